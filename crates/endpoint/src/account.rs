@@ -215,6 +215,19 @@ fn no_address(error: &AddressError) -> Failure {
 
 /// The message and the exit status of upstream's endpoint for each error.
 pub(crate) fn failed(error: Error, identity: &str) -> Failure {
+    let may_pass = match &error {
+        Error::Refused(refusal) => refusal.status == 429 || refusal.status >= 500,
+        Error::Unreachable { .. }
+        | Error::Unreadable { .. }
+        | Error::Unauthenticated(_)
+        | Error::NotLoggedIn
+        | Error::TokenStore(_) => true,
+        Error::Unusable(_) => false,
+    };
+    Failure { may_pass, ..told(error, identity) }
+}
+
+fn told(error: Error, identity: &str) -> Failure {
     let whose = format!("\nThe identity in use is {identity}.");
     match error {
         Error::Refused(Refusal { status: code @ (404 | 409 | 423), text, .. }) => {

@@ -30,11 +30,13 @@ pub(crate) struct Failure {
     pub(crate) status: u8,
     /// Printed to standard error; nothing is printed if it is empty.
     pub(crate) text: String,
+    /// Somebody else may mend it while this process runs: the service, the network, or whoever logs in again.
+    pub(crate) may_pass: bool,
 }
 
 impl Failure {
     pub(crate) fn new(status: u8, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
+        Self { status, text: text.into(), may_pass: false }
     }
 
     /// `Error: <message>`, exit status 1.

@@ -53,8 +53,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Before anything else: a launcher has one thread and a request of its own.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == manager::launch::LAUNCH) {
+    let first = arguments.next();
+    if first.as_ref().is_some_and(|word| word == manager::launch::LAUNCH) {
         manager::launch::main(arguments);
+    }
+    if first.as_ref().is_some_and(|word| word == manager::launch::SIGNAL) {
+        manager::launch::signal(arguments);
     }
     cli::main()
 }

@@ -134,7 +134,7 @@ impl PidFile {
 impl Claim {
     /// Whether no other process has claimed the files. Files that can't be read don't count as another's.
     pub(crate) fn holds(&self) -> bool {
-        Record::read(&self.endpoint.host_file()).is_none_or(|record| record == self.record)
+        Record::read(&self.endpoint.host_file()).is_none_or(|record| record.is_of_same_process(&self.record))
     }
 
     /// Shows other hosts that the process lives. Writes the files again if they were removed.

@@ -11,6 +11,10 @@ use wire::json::FreeForm;
 use crate::command::{StartCommand, Submitter};
 use crate::launch::{LaunchEnd, LaunchFailure};
 
+/// The serial number of a launch, and of the process that comes of it. Unlike the number of a process, it is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Serial(pub u64);
+
 /// The local user that an identity was mapped to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mapped {
@@ -70,6 +74,9 @@ pub struct Child {
     pub credentials: FreeForm,
     pub arguments: Vec<String>,
     pub stage: Stage,
+    /// Of its launch, once there is a process. It is this program's own: the next one counts anew.
+    #[serde(skip)]
+    pub serial: Option<Serial>,
     /// The direct child of the manager: the user endpoint itself, or with PAM the launcher that holds its session.
     pub pid: Option<i32>,
     /// The user endpoint's own process, if it is another one.
@@ -100,6 +107,7 @@ impl Child {
             credentials: command.credentials.clone(),
             arguments: command.arguments.clone(),
             stage: Stage::Spawning,
+            serial: None,
             pid: None,
             user_endpoint_pid: None,
             uid: None,
@@ -145,7 +153,7 @@ struct Count {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Children {
     by_name: BTreeMap<String, Child>,
-    names: HashMap<i32, String>,
+    names: HashMap<Serial, String>,
     counts: HashMap<Option<String>, Count>,
     starting: usize,
 }
@@ -155,14 +163,19 @@ impl Children {
         self.by_name.get_mut(name)
     }
 
-    pub(crate) fn by_pid(&mut self, pid: i32) -> Option<&mut Child> {
-        self.by_name.get_mut(self.names.get(&pid)?)
+    pub(crate) fn by_serial(&mut self, serial: Serial) -> Option<&mut Child> {
+        self.by_name.get_mut(self.names.get(&serial)?)
+    }
+
+    /// The child of this launch.
+    pub fn of_launch(&self, serial: Serial) -> Option<&Child> {
+        self.by_name.get(self.names.get(&serial)?)
     }
 
     /// Adds a child under a name that no other has.
     pub(crate) fn insert(&mut self, child: Child) {
-        if let Some(pid) = child.pid {
-            self.names.insert(pid, child.name.clone());
+        if let Some(serial) = child.serial {
+            self.names.insert(serial, child.name.clone());
         }
         let starting = usize::from(child.is_starting());
         let count = self.counts.entry(child.local_user.clone()).or_default();
@@ -173,17 +186,18 @@ impl Children {
     }
 
     /// Records the process of a child.
-    pub(crate) fn spawned(&mut self, name: &str, pid: i32) {
+    pub(crate) fn spawned(&mut self, name: &str, serial: Serial, pid: i32) {
         if let Some(child) = self.by_name.get_mut(name) {
+            child.serial = Some(serial);
             child.pid = Some(pid);
             child.stage = Stage::Launching;
-            self.names.insert(pid, name.to_owned());
+            self.names.insert(serial, name.to_owned());
         }
     }
 
     /// Records how the launch of a child ended.
-    pub(crate) fn launch_ended(&mut self, pid: i32, end: LaunchEnd) {
-        let Some(child) = self.names.get(&pid).and_then(|name| self.by_name.get_mut(name)) else { return };
+    pub(crate) fn launch_ended(&mut self, serial: Serial, end: LaunchEnd) {
+        let Some(child) = self.names.get(&serial).and_then(|name| self.by_name.get_mut(name)) else { return };
         if child.stage != Stage::Launching {
             return;
         }
@@ -202,8 +216,8 @@ impl Children {
 
     pub(crate) fn remove(&mut self, name: &str) -> Option<Child> {
         let child = self.by_name.remove(name)?;
-        if let Some(pid) = child.pid {
-            self.names.remove(&pid);
+        if let Some(serial) = child.serial {
+            self.names.remove(&serial);
         }
         if child.is_starting() {
             self.leave_place(&child.local_user);
@@ -225,10 +239,16 @@ impl Children {
     }
 
     /// The launchers whose time is up, with the stage that they were in. They leave their places, and are overdue from now
-    /// on; once more after `again`.
-    pub(crate) fn overdue(&mut self, now: Duration, again: Duration) -> Vec<(String, Stage)> {
+    /// on; once more after `again`. Those at work have less time by `early`.
+    pub(crate) fn overdue(
+        &mut self,
+        now: Duration,
+        early: Duration,
+        again: Duration,
+    ) -> Vec<(String, Stage)> {
         let is_overdue = |child: &&mut Child| {
-            child.pid.is_some() && child.deadline.is_some_and(|deadline| deadline <= now)
+            let early = if child.is_starting() { early } else { Duration::ZERO };
+            child.pid.is_some() && child.deadline.is_some_and(|deadline| deadline <= now + early)
         };
         let mut found = Vec::new();
         let mut left = Vec::new();
@@ -245,8 +265,8 @@ impl Children {
         found
     }
 
-    pub(crate) fn remove_pid(&mut self, pid: i32) -> Option<Child> {
-        let name = self.names.get(&pid)?.clone();
+    pub(crate) fn remove_launch(&mut self, serial: Serial) -> Option<Child> {
+        let name = self.names.get(&serial)?.clone();
         self.remove(&name)
     }
 

@@ -49,6 +49,11 @@ impl State {
         Self { version: VERSION, children, revivals }
     }
 
+    /// The processes of the children.
+    pub fn processes(&self) -> Vec<i32> {
+        self.children.iter().filter_map(|it| it.child.pid).collect()
+    }
+
     /// Whether this program can go on from the state.
     pub fn check(&self) -> Result<(), Unusable> {
         if self.version != VERSION {

@@ -219,7 +219,7 @@ pub(crate) fn main() -> ExitCode {
 fn finish(outcome: CommandResult) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { status, text }) => {
+        Err(Failure { status, text, .. }) => {
             if !text.is_empty() {
                 complain(text);
             }

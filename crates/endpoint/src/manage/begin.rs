@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use daemon::stop::DeferredSignals;
@@ -84,7 +85,7 @@ pub(crate) fn begin(
         registration,
         registered: body,
         unregistered: false,
-        program: environment::own_path().map_err(Failure::error)?,
+        program: environment::path_as_started().map_err(Failure::error)?,
         command_line: command_line.join(" "),
         debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),
@@ -96,6 +97,8 @@ pub(crate) fn begin(
             secret: credentials.client_secret,
         }),
         report_fd: report.as_ref().map(|report| report.as_raw_fd()),
+        open_files: None,
+        not_executed: None,
         state: None,
     };
     if let Some(report) = &report {
@@ -108,6 +111,15 @@ pub(crate) fn begin(
 
 /// Executes the running manager in this process.
 pub(super) fn execute(document: &ManageDocument, config: &ManagerConfig) -> std::io::Result<Infallible> {
+    execute_as(&document.program, document, config)
+}
+
+/// Executes it from this file.
+pub(super) fn execute_as(
+    program: &Path,
+    document: &ManageDocument,
+    config: &ManagerConfig,
+) -> std::io::Result<Infallible> {
     let bytes = serde_json::to_vec(document)?;
     let input = memory_file(&bytes)?;
     let name = document.directory.file_name().unwrap_or_default().to_string_lossy();
@@ -117,7 +129,7 @@ pub(super) fn execute(document: &ManageDocument, config: &ManagerConfig) -> std:
         config.common.environment.as_deref(),
         &document.command_line,
     );
-    Err(Command::new(&document.program)
+    Err(Command::new(program)
         .arg0(title)
         .arg("_manage")
         .arg(title::room())
@@ -166,7 +178,7 @@ fn check_mapping(config: &ManagerConfig) -> CommandResult {
 }
 
 /// Warns that a mapping has no effect.
-pub(super) fn mapping_ignored(path: &std::path::Path) -> String {
+pub(super) fn mapping_ignored(path: &Path) -> String {
     format!(
         "`identity_mapping_config_path` specified, but process is not privileged (e.g., not `root`) -- identity mapping \
          configuration will be ignored; only requests from identities that match the identity that registered this \

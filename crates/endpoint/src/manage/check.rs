@@ -25,16 +25,10 @@ pub(super) fn check(document: &ManageDocument) -> CommandResult {
     registration::link_config(&document.registration, &config, document.authorities.clone())?;
     needs(&config)?;
     exposed_files(&config, &endpoint)?;
-    let recorded =
-        document.state.iter().flat_map(|state| &state.children).filter(|it| it.audit_pipe.is_some()).count();
-    if recorded > 0 && audit_log(&config).is_none() {
-        return Err(Failure::new(
-            status::CONFIG,
-            format!(
-                "{recorded} user endpoints run whose tasks are recorded, and the configuration has no audit log any more"
-            ),
-        ));
-    }
+    let children = || document.state.iter().flat_map(|state| &state.children);
+    let recorded = children().filter(|it| it.audit_pipe.is_some()).count();
+    recording(recorded, children().count(), audit_log(&config).is_some())
+        .map_err(|text| Failure::new(status::CONFIG, text))?;
     if host::changes_user() {
         let path = config.identity_mapping_config_path.as_ref().ok_or_else(|| {
             Failure::new(status::OSFILE, "Identity mapping required.  (Hint: identity_mapping_config_path)")
@@ -43,6 +37,21 @@ pub(super) fn check(document: &ManageDocument) -> CommandResult {
         watch::load(path, &settings).map_err(|error| Failure::new(error.exit_status(), error.to_string()))?;
     }
     Ok(())
+}
+
+/// Refuses what would leave running user endpoints without the record that the configuration promises, or that they had.
+fn recording(recorded: usize, running: usize, has_log: bool) -> Result<(), String> {
+    let unrecorded = running - recorded;
+    match has_log {
+        false if recorded > 0 => Err(format!(
+            "{recorded} user endpoints run whose tasks are recorded, and the configuration has no audit log any more"
+        )),
+        true if unrecorded > 0 => Err(format!(
+            "{unrecorded} user endpoints run whose tasks are not recorded, and the configuration wants an audit log; restart \
+             the manager, which ends them"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that what the configuration needs of this machine is there: the library of PAM, and the audit log.
@@ -97,6 +106,21 @@ pub(super) fn load(endpoint: &EndpointDir) -> Result<(ManagerConfig, String), Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_runs_goes_on_only_as_it_was_recorded() {
+        for (recorded, running, has_log, fits) in [
+            (0, 0, true, true),
+            (0, 3, false, true),
+            (3, 3, true, true),
+            (3, 3, false, false),
+            (0, 3, true, false),
+            (2, 3, true, false),
+        ] {
+            let answer = recording(recorded, running, has_log);
+            assert_eq!(answer.is_ok(), fits, "{recorded} {running} {has_log}: {answer:?}");
+        }
+    }
 
     #[test]
     fn whether_the_audit_log_can_be_written_is_known_without_writing() {

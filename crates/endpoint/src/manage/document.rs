@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use manager::launch::OpenFiles;
 use manager::restart::State;
 use serde::{Deserialize, Serialize};
 use wire::IdentityId;
@@ -23,7 +24,8 @@ pub(super) struct ManageDocument {
     pub(super) registered: Register,
     #[serde(default)]
     pub(super) unregistered: bool,
-    /// The program to execute at a hot restart: `/proc/self/exe` is the old file after a replacement.
+    /// The program to execute at a hot restart, as it was started: `/proc/self/exe` is the old file after a replacement, and
+    /// after a link on the way was moved.
     pub(super) program: PathBuf,
     /// The command line of `start`, for the title.
     pub(super) command_line: String,
@@ -41,6 +43,12 @@ pub(super) struct ManageDocument {
     pub(super) client: Option<ClientIdentity>,
     /// The descriptor on which a `start` waits for the report.
     pub(super) report_fd: Option<i32>,
+    /// The limit of open files that the manager started with, which its user endpoints get. It has a higher one.
+    #[serde(default)]
+    pub(super) open_files: Option<OpenFiles>,
+    /// Why another program does not run in the place of this one, if it could not be executed.
+    #[serde(default)]
+    pub(super) not_executed: Option<String>,
     /// From the program that ran before in this process.
     pub(super) state: Option<State>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use client::amqp::{self, Item, LinkEnd, PublishStatus};
 use manager::audit::Session;
+use manager::children::Serial;
 use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Tag};
 use manager::launch::LaunchEnd;
 use manager::restart::State;
@@ -90,8 +91,8 @@ impl Driver<'_> {
         let orphans_come = Orphans::come_to_us();
         let mut renewal: Option<restart::Renewal> = None;
         let mut retired = false;
-        let known: Vec<i32> = self.core.children().iter().filter_map(|child| child.pid).collect();
-        known.into_iter().for_each(|pid| self.record(pid));
+        let known: Vec<Serial> = self.core.children().iter().filter_map(|child| child.serial).collect();
+        known.into_iter().for_each(|serial| self.record(serial));
         // Children may have ended while the program was executed again, and revivals may wait.
         self.processes.reap();
         let first = match self.unfit.take() {
@@ -124,7 +125,7 @@ impl Driver<'_> {
                     other => pending.extend(self.perform(other, &outcomes)),
                 }
             }
-            if self.core.may_restart() {
+            if self.core.may_restart() && !self.processes.has_news() {
                 match restart::prepare(self.document, self.endpoint, &self.core, &self.processes).await {
                     Ok(state) => {
                         tracing::info!(
@@ -168,8 +169,8 @@ impl Driver<'_> {
                 },
                 event = self.processes.event() => {
                     // At the latest when it ends: what it wrote is in its pipe.
-                    if let ProcessEvent::LaunchEnded { pid, end: LaunchEnd::Started } | ProcessEvent::Exited { pid, .. } = event {
-                        self.record(pid);
+                    if let ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Started } | ProcessEvent::Exited { serial, .. } = event {
+                        self.record(serial);
                     }
                     actions = self.core.apply(process_event(event), &now());
                     continue;
@@ -304,7 +305,7 @@ impl Driver<'_> {
                 let name = request.name.clone();
                 let started = self.processes.launch(*request, self.audit.is_some());
                 let event = match started {
-                    Ok(pid) => Event::Spawned { name: &name, pid },
+                    Ok((serial, pid)) => Event::Spawned { name: &name, serial, pid },
                     Err(error) => Event::NotSpawned { name: &name, problem: error.to_string() },
                 };
                 return self.core.apply(event, &now());
@@ -357,8 +358,8 @@ fn now() -> Now {
 
 fn process_event(event: ProcessEvent) -> Event<'static> {
     match event {
-        ProcessEvent::Reported { pid, report } => Event::Reported { pid, report },
-        ProcessEvent::LaunchEnded { pid, end } => Event::LaunchEnded { pid, end },
-        ProcessEvent::Exited { pid, status } => Event::Exited { pid, status },
+        ProcessEvent::Reported { serial, report } => Event::Reported { serial, report },
+        ProcessEvent::LaunchEnded { serial, end } => Event::LaunchEnded { serial, end },
+        ProcessEvent::Exited { serial, status } => Event::Exited { serial, status },
     }
 }

@@ -19,6 +19,7 @@ mod credentials;
 mod delivery;
 mod document;
 mod driver;
+mod ending;
 mod mapping;
 mod notice;
 mod orphans;

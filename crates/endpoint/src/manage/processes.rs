@@ -1,12 +1,11 @@
 //! The processes of a manager: starts launchers, reads their reports, signals and reaps its children.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use daemon::open_files::InheritedLimit;
-use manager::children::Child;
+use manager::children::{Child, Serial};
 use manager::core::{ExitStatus, Signalled};
 use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, OpenFiles, Reports};
 use manager::restart::HandedOver;
@@ -17,13 +16,14 @@ use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wire::FunctionId;
 use wire::json::FreeForm;
 
 use super::audit_log;
 use super::credentials::{Content, RenewedCredentials};
-use super::wait::{self, Handle};
+use super::wait;
 use crate::clock;
 
 /// How long the end of a child waits for the last of its launcher's reports: a program of a PAM module may hold the pipe.
@@ -35,61 +35,80 @@ const EXECUTING_PATIENCE: Duration = Duration::from_secs(5);
 /// What happened to a child.
 #[derive(Debug)]
 pub(super) enum ProcessEvent {
-    Reported { pid: i32, report: LaunchReport },
-    LaunchEnded { pid: i32, end: LaunchEnd },
-    Exited { pid: i32, status: ExitStatus },
+    Reported { serial: Serial, report: LaunchReport },
+    LaunchEnded { serial: Serial, end: LaunchEnd },
+    Exited { serial: Serial, status: ExitStatus },
 }
 
 /// The children's processes, and the manager's descriptors for them.
 #[derive(Debug)]
 pub(super) struct Processes {
-    children: HashMap<i32, Process>,
-    pids: HashMap<String, i32>,
+    /// By the serial number of their launch: the number of a process may be another's as soon as it is reaped.
+    children: BTreeMap<Serial, Process>,
+    serials: HashMap<String, Serial>,
+    next_serial: u64,
+    /// Processes that send a signal in the manager's place.
+    deputies: Vec<std::process::Child>,
     /// The limit of open files for children, while this process has a higher one.
-    pub(super) open_files: Option<InheritedLimit>,
+    pub(super) open_files: Option<OpenFiles>,
     /// The functions that user endpoints may run, whatever their template says.
     pub(super) allowed_functions: Option<Vec<FunctionId>>,
-    /// The audit pipes of children that have ended, with what nobody has read yet.
-    unread: HashMap<i32, OwnedFd>,
-    /// Children that have ended before their launcher's reports did.
-    ended: Vec<(i32, ExitStatus, Instant)>,
     outbox: mpsc::UnboundedSender<ProcessEvent>,
     inbox: mpsc::UnboundedReceiver<ProcessEvent>,
 }
 
+/// A child, from its launch until its end is told.
 #[derive(Debug)]
 struct Process {
     name: String,
+    pid: i32,
     renewed: Option<RenewedCredentials>,
     /// The manager's end of its audit pipe.
     audit_pipe: Option<OwnedFd>,
     /// Whether somebody reads that pipe.
     recorded: bool,
+    /// Whether the end of its launch was not told yet.
     launching: bool,
+    /// Reads the launcher's reports, until they are given up.
+    reader: Option<AbortHandle>,
     /// When the launcher said that it executes the user endpoint.
     executing: Option<Instant>,
     /// The inode of the launcher's report pipe.
     report_pipe: Option<u64>,
-    /// The user endpoint, if it is not the child itself but the child's child.
-    user_endpoint: Option<Handle>,
+    /// The user endpoint's process, if it is not the child itself but the child's child. To be looked at, not signalled.
+    user_endpoint: Option<i32>,
+    /// The user that it is, or becomes.
+    uid: Option<u32>,
+    /// How and when it ended. It is reaped then, and its number may be another's.
+    ended: Option<(ExitStatus, Instant)>,
+    /// Whether its end was told: it is forgotten before the next event.
+    told: bool,
 }
 
 impl Process {
-    /// Kills a group: of the child, which is not reaped, or of the user endpoint that the child holds a PAM session for.
-    fn kill(&self, group: i32, child: i32) -> nix::Result<()> {
-        if let Some(user_endpoint) =
-            self.user_endpoint.as_ref().filter(|it| it.pid() == group || group == child)
-            && let Err(error) = user_endpoint.kill_group()
-        {
-            tracing::warn!(%error, pid = user_endpoint.pid(), "a user endpoint can't be killed");
+    fn new(name: String, pid: i32) -> Self {
+        Self {
+            name,
+            pid,
+            renewed: None,
+            audit_pipe: None,
+            recorded: false,
+            launching: false,
+            reader: None,
+            executing: None,
+            report_pipe: None,
+            user_endpoint: None,
+            uid: None,
+            ended: None,
+            told: false,
         }
-        if group != child {
-            // The child must close the session; it ends after its user endpoint.
-            return Ok(());
+    }
+
+    /// Expects no more reports: whatever still comes through the pipe is nobody's.
+    fn stop_reading(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.abort();
         }
-        // Before it has a session of its own, there is no such group.
-        let _ = killpg(Pid::from_raw(child), Signal::SIGKILL);
-        kill(Pid::from_raw(child), Signal::SIGKILL)
     }
 }
 
@@ -97,12 +116,12 @@ impl Default for Processes {
     fn default() -> Self {
         let (outbox, inbox) = mpsc::unbounded_channel();
         Self {
-            children: HashMap::new(),
-            pids: HashMap::new(),
+            children: BTreeMap::new(),
+            serials: HashMap::new(),
+            next_serial: 0,
+            deputies: Vec::new(),
             open_files: None,
             allowed_functions: None,
-            unread: HashMap::new(),
-            ended: Vec::new(),
             outbox,
             inbox,
         }
@@ -113,7 +132,7 @@ impl Processes {
     /// Takes over children that this process had before it executed its program again, and tells them what may have changed.
     pub(super) fn resume(&mut self, children: Vec<HandedOver>) -> Vec<Child> {
         let mut known = Vec::new();
-        for HandedOver { child, renewed_credentials, audit_pipe } in children {
+        for HandedOver { mut child, renewed_credentials, audit_pipe } in children {
             let renewed = renewed_credentials.and_then(|(descriptor, key)| {
                 // SAFETY: the program that this process ran before left it open for this one alone.
                 let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
@@ -133,32 +152,27 @@ impl Processes {
                 Some(pipe)
             });
             if let Some(pid) = child.pid {
-                self.pids.insert(child.name.clone(), pid);
-                let user_endpoint = child.user_endpoint_pid.and_then(|it| Handle::of_child(it, pid));
-                let name = child.name.clone();
-                self.children.insert(
-                    pid,
-                    Process {
-                        name,
-                        renewed,
-                        audit_pipe,
-                        recorded: false,
-                        launching: false,
-                        executing: None,
-                        report_pipe: None,
-                        user_endpoint,
-                    },
-                );
+                let uid = child.uid;
+                let process = Process { renewed, audit_pipe, uid, ..Process::new(child.name.clone(), pid) };
+                child.serial = Some(self.add(process));
                 known.push(child);
             }
         }
         known
     }
 
+    fn add(&mut self, process: Process) -> Serial {
+        let serial = Serial(self.next_serial);
+        self.next_serial += 1;
+        self.serials.insert(process.name.clone(), serial);
+        self.children.insert(serial, process);
+        serial
+    }
+
     /// The state of these children for the next program.
     pub(super) fn hand_over<'a>(&self, children: impl Iterator<Item = &'a Child>) -> Vec<HandedOver> {
         let of = |child: &Child| {
-            let process = child.pid.and_then(|pid| self.children.get(&pid));
+            let process = child.serial.and_then(|serial| self.children.get(&serial));
             let renewed = process.and_then(|process| process.renewed.as_ref());
             let audit_pipe = process.and_then(|process| process.audit_pipe.as_ref());
             HandedOver {
@@ -184,57 +198,56 @@ impl Processes {
         Ok(())
     }
 
-    /// A copy of the manager's end of a child's audit pipe, to read it; or the pipe itself, once the child has ended.
-    pub(super) fn audit_pipe(&mut self, pid: i32) -> Option<io::Result<OwnedFd>> {
-        if let Some(pipe) = self.unread.remove(&pid) {
-            return Some(Ok(pipe));
-        }
-        let process = self.children.get_mut(&pid)?;
+    /// A copy of the manager's end of a child's audit pipe, for the one who reads it. None, if there is a reader already.
+    pub(super) fn audit_pipe(&mut self, serial: Serial) -> Option<io::Result<OwnedFd>> {
+        let process = self.children.get_mut(&serial)?;
+        let pipe = process.audit_pipe.as_ref().filter(|_| !process.recorded)?.try_clone();
         process.recorded = true;
-        Some(process.audit_pipe.as_ref()?.try_clone())
+        Some(pipe)
     }
 
-    /// Starts a launcher. Returns its process. `audited`: the user endpoint gets an audit pipe.
-    pub(super) fn launch(&mut self, mut request: LaunchRequest, audited: bool) -> io::Result<i32> {
+    /// Whether something happened to a child that was not told yet.
+    pub(super) fn has_news(&self) -> bool {
+        !self.inbox.is_empty()
+            || self.children.values().any(|process| process.ended.is_some() && !process.told)
+    }
+
+    /// Starts a launcher. Returns its serial number and its process. `audited`: the user endpoint gets an audit pipe.
+    pub(super) fn launch(&mut self, mut request: LaunchRequest, audited: bool) -> io::Result<(Serial, i32)> {
         let credentials = FreeForm::from(request.credentials.as_object().cloned().unwrap_or_default());
         let content = self.content(&credentials);
         let (renewed, reader) = RenewedCredentials::create(content, clock::since_epoch().as_secs())?;
         request.renewed_credentials = Some((reader.as_raw_fd(), renewed.key()));
         let (audit_pipe, theirs) = if audited { Some(audit_log::pipe()?) } else { None }.unzip();
         request.audit_descriptor = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
-        let limit = self.open_files.map(|it| OpenFiles { soft: it.soft(), hard: it.hard() });
-        let launch::Launch { pid, reports } = launch::start(&request, limit)?;
+        let launch::Launch { pid, reports } = launch::start(&request, self.open_files)?;
         let report_pipe = fstat(&reports).ok().map(|it| it.st_ino);
-        self.pids.insert(request.name.clone(), pid);
-        self.unread.remove(&pid);
-        let process = Process {
-            name: request.name,
-            renewed: Some(renewed),
+        let renewed = Some(renewed);
+        let serial = self.add(Process {
+            renewed,
             audit_pipe,
-            recorded: false,
-            launching: true,
-            executing: None,
             report_pipe,
-            user_endpoint: None,
-        };
-        self.children.insert(pid, process);
+            launching: true,
+            ..Process::new(request.name, pid)
+        });
         let outbox = self.outbox.clone();
         match nonblocking(reports) {
             Ok(reports) => {
-                tokio::spawn(read_reports(pid, reports, outbox));
+                let reader = tokio::spawn(read_reports(serial, reports, outbox)).abort_handle();
+                self.children.entry(serial).and_modify(|process| process.reader = Some(reader));
             }
             Err(error) => {
                 tracing::error!(%error, pid, "the reports of a launcher can't be read");
-                let _ = outbox.send(ProcessEvent::LaunchEnded { pid, end: LaunchEnd::Lost });
+                let _ = outbox.send(ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Lost });
             }
         }
-        Ok(pid)
+        Ok((serial, pid))
     }
 
     /// Writes new credentials for a user endpoint.
     pub(super) fn renew(&mut self, name: &str, credentials: &FreeForm) {
-        let Self { children, pids, allowed_functions, .. } = self;
-        let process = pids.get(name).and_then(|pid| children.get_mut(pid));
+        let Self { children, serials, allowed_functions, .. } = self;
+        let process = serials.get(name).and_then(|serial| children.get_mut(serial));
         let Some(renewed) = process.and_then(|process| process.renewed.as_mut()) else { return };
         let content = Content { amqp_creds: credentials, allowed_functions: allowed_functions.as_deref() };
         if let Err(error) = renewed.write(content, clock::since_epoch().as_secs()) {
@@ -247,55 +260,56 @@ impl Processes {
         Content { amqp_creds: credentials, allowed_functions: self.allowed_functions.as_deref() }
     }
 
-    /// The next event of a child.
+    /// The next event of a child: its launch ends once, and its own end comes last.
     pub(super) async fn event(&mut self) -> ProcessEvent {
+        let told: Vec<Serial> =
+            self.children.iter().filter(|(_, process)| process.told).map(|(serial, _)| *serial).collect();
+        told.into_iter().for_each(|serial| self.forget(serial));
         loop {
-            match self.inbox.recv().await {
-                Some(ProcessEvent::LaunchEnded { pid, end }) => {
-                    if let Some(at) = self.ended.iter().position(|(ended, ..)| *ended == pid) {
-                        // It was reaped and forgotten: the number may be a new child's.
-                        let (pid, status, _) = self.ended.swap_remove(at);
-                        let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
-                    } else if let Some(process) = self.children.get_mut(&pid) {
-                        process.launching = false;
-                    }
-                    return ProcessEvent::LaunchEnded { pid, end };
-                }
-                Some(ProcessEvent::Reported { pid, report: report @ LaunchReport::Running { pid: own } }) => {
-                    if let Some(process) = self.children.get_mut(&pid) {
-                        process.user_endpoint = Handle::of_child(own, pid);
-                    }
-                    return ProcessEvent::Reported { pid, report };
-                }
-                Some(ProcessEvent::Reported { pid, report: LaunchReport::Executing }) => {
-                    if let Some(process) = self.children.get_mut(&pid) {
-                        process.executing = Some(Instant::now());
-                    }
-                    return ProcessEvent::Reported { pid, report: LaunchReport::Executing };
-                }
-                Some(event) => return event,
+            let event = match self.inbox.recv().await {
+                Some(event) => event,
                 None => std::future::pending().await,
+            };
+            let (ProcessEvent::Reported { serial, .. }
+            | ProcessEvent::LaunchEnded { serial, .. }
+            | ProcessEvent::Exited { serial, .. }) = event;
+            let Some(process) = self.children.get_mut(&serial) else { continue };
+            match &event {
+                ProcessEvent::LaunchEnded { .. } => {
+                    if !std::mem::take(&mut process.launching) {
+                        continue;
+                    }
+                    process.stop_reading();
+                    if let Some((status, _)) = process.ended {
+                        let _ = self.outbox.send(ProcessEvent::Exited { serial, status });
+                    }
+                }
+                ProcessEvent::Reported { report, .. } => match report {
+                    LaunchReport::UserFound { uid, .. } => process.uid = process.uid.or(Some(*uid)),
+                    LaunchReport::Running { pid } => process.user_endpoint = Some(*pid),
+                    LaunchReport::Executing => process.executing = Some(Instant::now()),
+                    _ => {}
+                },
+                ProcessEvent::Exited { .. } => process.told = true,
             }
+            return event;
         }
     }
 
     /// Whether this process is a child that is not reaped yet.
     pub(super) fn is_child(&self, pid: i32) -> bool {
-        self.children.contains_key(&pid)
+        let is_deputy = self.deputies.iter().any(|it| i32::try_from(it.id()) == Ok(pid));
+        is_deputy || self.children.values().any(|it| it.pid == pid && it.ended.is_none())
     }
 
     /// Looks which children have ended.
     pub(super) fn reap(&mut self) {
-        let pids: Vec<i32> = self.children.keys().copied().collect();
-        for pid in pids {
-            let Some(status) = wait::reaped(pid) else { continue };
-            if self.children.get(&pid).is_some_and(|process| process.launching) {
-                self.ended.push((pid, status, Instant::now()));
-                // It is reaped: the number may belong to another process now.
-                self.forget(pid);
-            } else {
-                self.forget(pid);
-                let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
+        self.deputies.retain_mut(|deputy| matches!(deputy.try_wait(), Ok(None)));
+        for (serial, process) in self.children.iter_mut().filter(|(_, process)| process.ended.is_none()) {
+            let Some(status) = wait::reaped(process.pid) else { continue };
+            process.ended = Some((status, Instant::now()));
+            if !process.launching {
+                let _ = self.outbox.send(ProcessEvent::Exited { serial: *serial, status });
             }
         }
     }
@@ -303,48 +317,64 @@ impl Processes {
     /// Gives up on reports that do not end although the launcher did, or became the user endpoint: a process that a PAM
     /// module left behind may hold the pipe.
     pub(super) fn give_up_on_reports(&mut self) {
-        for (pid, process) in self.children.iter_mut().filter(|(_, process)| process.launching) {
-            let user_endpoint = process.user_endpoint.as_ref().map_or(*pid, Handle::pid);
-            if process.executing.is_some_and(|since| since.elapsed() >= EXECUTING_PATIENCE)
-                && process.report_pipe.is_some_and(|inode| !wait::holds_pipe(user_endpoint, inode))
-            {
-                process.launching = false;
-                let _ = self.outbox.send(ProcessEvent::LaunchEnded { pid: *pid, end: LaunchEnd::Started });
-            }
-        }
-        for (pid, status, since) in std::mem::take(&mut self.ended) {
-            if since.elapsed() >= REPORTS_PATIENCE {
-                let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
-            } else {
-                self.ended.push((pid, status, since));
-            }
+        for (serial, process) in self.children.iter_mut().filter(|(_, process)| process.reader.is_some()) {
+            let event = match process.ended {
+                Some((status, since)) if since.elapsed() >= REPORTS_PATIENCE => {
+                    ProcessEvent::Exited { serial: *serial, status }
+                }
+                None if process.executing.is_some_and(|since| since.elapsed() >= EXECUTING_PATIENCE) => {
+                    let pid = process.user_endpoint.unwrap_or(process.pid);
+                    if process.report_pipe.is_none_or(|inode| wait::holds_pipe(pid, inode)) {
+                        continue;
+                    }
+                    ProcessEvent::LaunchEnded { serial: *serial, end: LaunchEnd::Started }
+                }
+                _ => continue,
+            };
+            process.stop_reading();
+            let _ = self.outbox.send(event);
         }
     }
 
     /// Sends a signal to a child that is not reaped yet.
-    pub(super) fn signal(&self, signalled: Signalled) {
-        let result = match signalled {
-            Signalled::Terminate(pid) if self.children.contains_key(&pid) => {
-                kill(Pid::from_raw(pid), Signal::SIGTERM)
-            }
-            Signalled::Kill { group, child } => match self.children.get(&child) {
-                Some(process) => process.kill(group, child),
-                None => Ok(()),
-            },
-            Signalled::Terminate(_) => Ok(()),
+    pub(super) fn signal(&mut self, signalled: Signalled) {
+        let (Signalled::Terminate(serial) | Signalled::Kill(serial) | Signalled::KillHeld(serial)) =
+            signalled;
+        let Some(process) = self.children.get(&serial).filter(|process| process.ended.is_none()) else {
+            return;
+        };
+        let signal = match signalled {
+            Signalled::Terminate(_) => Signal::SIGTERM,
+            Signalled::Kill(_) => Signal::SIGKILL,
+            // A holder that an older program launched does not know this signal and ends by it: then it is its stand-in that
+            // ends the user endpoint, and closes the session.
+            Signalled::KillHeld(_) => launch::KILL_USER_ENDPOINT,
+        };
+        if signal == Signal::SIGKILL {
+            // Before it has a session of its own, there is no such group.
+            let _ = killpg(Pid::from_raw(process.pid), signal);
+        }
+        let result = match (kill(Pid::from_raw(process.pid), signal), process.uid) {
+            (Err(Errno::EPERM), Some(uid)) => launch::signal_as(uid, process.pid, signal)
+                .map(|deputy| self.deputies.push(deputy))
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default())),
+            (result, _) => result,
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => tracing::warn!("User endpoint signal failed: {error} ({signalled:?})"),
+            Err(error) => {
+                tracing::warn!(pid = process.pid, "User endpoint signal failed: {error} ({signalled:?})");
+            }
         }
     }
 
-    fn forget(&mut self, pid: i32) {
-        let Some(process) = self.children.remove(&pid) else { return };
-        if self.pids.get(&process.name) == Some(&pid) {
-            self.pids.remove(&process.name);
+    fn forget(&mut self, serial: Serial) {
+        if let Some(mut process) = self.children.remove(&serial) {
+            process.stop_reading();
+            if self.serials.get(&process.name) == Some(&serial) {
+                self.serials.remove(&process.name);
+            }
         }
-        self.unread.extend(process.audit_pipe.filter(|_| !process.recorded).map(|pipe| (pid, pipe)));
     }
 }
 
@@ -355,7 +385,7 @@ fn nonblocking(reports: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Reads until the pipe closes.
-async fn read_reports(pid: i32, pipe: AsyncFd<OwnedFd>, outbox: mpsc::UnboundedSender<ProcessEvent>) {
+async fn read_reports(serial: Serial, pipe: AsyncFd<OwnedFd>, outbox: mpsc::UnboundedSender<ProcessEvent>) {
     let mut reports = Reports::default();
     let mut buffer = [0; 4096];
     loop {
@@ -365,14 +395,14 @@ async fn read_reports(pid: i32, pipe: AsyncFd<OwnedFd>, outbox: mpsc::UnboundedS
             Ok(Ok(0)) | Ok(Err(_)) => break,
             Ok(Ok(length)) => {
                 for report in reports.push(&buffer[..length]) {
-                    let _ = outbox.send(ProcessEvent::Reported { pid, report });
+                    let _ = outbox.send(ProcessEvent::Reported { serial, report });
                 }
             }
             // It was not readable after all.
             Err(_) => {}
         }
     }
-    let _ = outbox.send(ProcessEvent::LaunchEnded { pid, end: reports.end() });
+    let _ = outbox.send(ProcessEvent::LaunchEnded { serial, end: reports.end() });
 }
 
 /// Sets whether the programs that this process executes get the descriptor.

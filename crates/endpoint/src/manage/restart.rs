@@ -1,10 +1,12 @@
 //! The hot restart, and registering again.
 //!
 //! SIGHUP executes the manager's program again in the same process: the same PID, the same children, the same descriptors.
-//! The path is the one that was resolved at the start, so a program that was replaced on disk takes over. It must first
-//! accept configuration and state (`--check-state`); otherwise the manager goes on as it was.
+//! The path is the one of the start, and its links are followed again: a program that was replaced on disk takes over, also by
+//! a link that was moved. It must first accept configuration and state (`--check-state`); otherwise the manager goes on as it was.
 
+use std::convert::Infallible;
 use std::io::{Read as _, Seek as _};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use wire::rest::endpoint::{Metadata, Register};
 
 use super::document::ManageDocument;
 use super::processes::Processes;
-use super::{check, registration};
+use super::{begin, check, registration};
 use crate::account::AccountSettings;
 use crate::clock;
 use crate::config::ManagerConfig;
@@ -28,10 +30,13 @@ use crate::start::{memory_file, register};
 
 /// How long the next program may take to check the state.
 const CHECK_PATIENCE: Duration = Duration::from_secs(10);
-/// How much longer its start may take.
-const SPAWN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the thread that runs it may take in addition.
+const THREAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a registration may take while commands wait.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a program that can't be executed is tried again.
+const EXECUTE_PATIENCE: Duration = Duration::from_secs(5);
+const EXECUTE_PAUSE: Duration = Duration::from_millis(100);
 /// The first and the longest pause between registrations when the service can't be reached.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -49,19 +54,30 @@ pub(super) async fn prepare(
     let bytes = serde_json::to_vec(document).map_err(|error| error.to_string());
     let state = document.state.take().ok_or("there is no state")?;
     let (bytes, program) = (bytes?, document.program.clone());
-    let shown = program.display().to_string();
-    let checked = tokio::task::spawn_blocking(move || run_check(&program, &bytes));
-    // A program on a file system that does not answer keeps the thread, not the manager.
-    let checked = tokio::time::timeout(CHECK_PATIENCE + SPAWN_PATIENCE, checked).await;
-    checked
-        .map_err(|_| format!("{shown} could not be started in time"))?
-        .map_err(|error| error.to_string())??;
+    check_elsewhere(program, bytes).await?;
     document.config = text;
     Ok(state)
 }
 
+/// Runs the next program's check on a thread of its own, and waits for no longer than it may take: a file system that does not
+/// answer stops the thread, and threads that other work waits for may be used up.
+async fn check_elsewhere(program: PathBuf, document: Vec<u8>) -> Result<(), String> {
+    let (outbox, answer) = tokio::sync::oneshot::channel();
+    let shown = program.display().to_string();
+    let check = move || drop(outbox.send(run_check(&program, &document)));
+    std::thread::Builder::new()
+        .name("check-state".to_owned())
+        .spawn(check)
+        .map_err(|error| error.to_string())?;
+    match tokio::time::timeout(CHECK_PATIENCE + THREAD_PATIENCE, answer).await {
+        Ok(Ok(checked)) => checked,
+        Ok(Err(_)) => Err(format!("the check of {shown} ended without an answer")),
+        Err(_) => Err(format!("{shown} can't be executed: its file system does not answer")),
+    }
+}
+
 /// Runs the next program's check. Blocks.
-fn run_check(program: &std::path::Path, document: &[u8]) -> Result<(), String> {
+fn run_check(program: &Path, document: &[u8]) -> Result<(), String> {
     let shown = program.display();
     let failed = |error: std::io::Error| format!("{shown}: {error}");
     let input = memory_file(document).map_err(failed)?;
@@ -92,6 +108,26 @@ fn run_check(program: &std::path::Path, document: &[u8]) -> Result<(), String> {
     let _ = output.rewind();
     let _ = output.take(4096).read_to_string(&mut text);
     Err(format!("{shown} refuses to take over ({ended}): {}", text.trim()))
+}
+
+/// Executes the program again in this process. A file that can't be executed is being replaced at this moment, maybe; if that
+/// lasts, the program that runs goes on from the same state. Returns only if that is not possible either.
+pub(super) fn execute_again(
+    document: &mut ManageDocument,
+    config: &ManagerConfig,
+    processes: &Processes,
+) -> std::io::Result<Infallible> {
+    processes.leave_open()?;
+    let since = clock::now();
+    let error = loop {
+        let Err(error) = begin::execute(document, config);
+        if clock::now().duration_since(since) >= EXECUTE_PATIENCE {
+            break error;
+        }
+        std::thread::sleep(EXECUTE_PAUSE);
+    };
+    document.not_executed = Some(format!("{}: {error}", document.program.display()));
+    begin::execute_as(Path::new("/proc/self/exe"), document, config)
 }
 
 /// After a hot restart: registers once if something changed that the service knows. Without the service, the old
@@ -148,9 +184,9 @@ pub(super) fn renew(document: &ManageDocument, endpoint: &EndpointDir, claim: Cl
         loop {
             tokio::time::sleep(pause).await;
             match registering.clone().once_elsewhere().await {
-                // The service can't be reached: retry.
-                Err(failure) if failure.status == status::TEMPFAIL => {
-                    tracing::warn!("{}", failure.text);
+                // User endpoints run on meanwhile, with credentials of their own.
+                Err(failure) if failure.may_pass => {
+                    tracing::error!("not registered, trying again: {}", failure.text);
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
                 other => return other,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use client::amqp;
 use daemon::logging::BackgroundWriter;
+use manager::launch::OpenFiles;
 use manager::restart::State;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,17 +22,17 @@ use super::notice::Notices;
 use super::processes::Processes;
 use super::signals::{Asked, Listener, Signals};
 use super::terminal::Terminals;
-use super::{begin, check, registration, restart, settings};
+use super::{begin, check, ending, registration, restart, settings};
 use crate::config::ManagerConfig;
 use crate::directory::{EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, status};
-use crate::host;
 use crate::last_failure::LastFailure;
 use crate::log::{Console, DeferredLog, Log};
 use crate::pid::{ClaimError, PidFile, PidFileWatch, PreviousRun};
 use crate::run::fence;
 use crate::start::{active_elsewhere, already_active, inherit, report};
 use crate::title::Title;
+use crate::{environment, host};
 
 /// How long threads may take to end after everything else.
 const THREAD_SHUTDOWN: Duration = Duration::from_millis(500);
@@ -48,11 +49,16 @@ pub(crate) struct Options {
 
 /// Runs the manager with the document on standard input.
 pub(crate) fn main(options: &Options) -> CommandResult {
+    // Before anything takes a descriptor: those that were handed over may have the numbers below the limit. It stays raised, also
+    // when the program is executed again.
+    let raised = daemon::open_files::raise();
+    let inherited = raised.inherited().map(|it| OpenFiles { soft: it.soft(), hard: it.hard() });
+    std::mem::forget(raised);
     // Before any thread exists.
     let signals = Signals::block().map_err(Failure::error)?;
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).map_err(Failure::error)?;
-    let document: ManageDocument = serde_json::from_slice(&text).map_err(|error| {
+    let mut document: ManageDocument = serde_json::from_slice(&text).map_err(|error| {
         Failure::new(
             2,
             format!("Error: `_manage` is called by `start`, with a document on standard input: {error}"),
@@ -66,6 +72,7 @@ pub(crate) fn main(options: &Options) -> CommandResult {
         // The document holds secrets.
         let _ = nix::unistd::dup2_stdin(&null);
     }
+    document.open_files = document.open_files.or(inherited);
     let terminals = Terminals::keep();
     // SAFETY: the program that this process ran before `exec` passed the number; nothing else uses it.
     let report_to = document.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
@@ -89,6 +96,7 @@ fn run(
 ) -> CommandResult {
     let endpoint = EndpointDir::at(document.directory.clone());
     let id = document.registration.endpoint_id;
+    let children = document.state.as_ref().map(State::processes).unwrap_or_default();
     let deferred_log = DeferredLog::default();
     let lines = BackgroundWriter::start(deferred_log.clone());
     lines.write_line(&format!("\n========== Endpoint Manager begins: {id}"));
@@ -129,11 +137,13 @@ fn run(
             document.report_fd = None;
             // It stays this process's.
             std::mem::forget(pid_file);
-            let Err(error) = processes.leave_open().and_then(|()| begin::execute(&document, &config));
+            let Err(error) = restart::execute_again(&mut document, &config, &processes);
+            ending::end_in_order(&document.state.as_ref().map(State::processes).unwrap_or_default());
             Err(Failure::new(status::SOFTWARE, format!("Error: {}: {error}", document.program.display())))
         }
         Err(failure) => {
             tracing::error!("{}", failure.text);
+            ending::end_in_order(&children);
             lines.write_line(&format!("---------- Endpoint Manager ends: {id}\n\n"));
             deferred_log.discard();
             if let Some(report_to) = report_to.take() {
@@ -216,15 +226,19 @@ async fn serve(
     for warning in check::exposed_files(config, endpoint).unwrap_or_else(|failure| vec![failure.text]) {
         tracing::warn!("{warning}");
     }
-    // Each user endpoint takes descriptors. Undone before the program is executed again.
-    let raised = daemon::open_files::raise();
+    if let Some(why) = document.not_executed.take() {
+        tracing::error!("the program of before goes on, because another could not be executed: {why}");
+    }
+    warn_of_few_files(config.max_user_endpoints);
     let mut processes = Processes::default();
-    processes.open_files = raised.inherited();
+    processes.open_files = document.open_files;
     processes.allowed_functions = config.common.allowed_functions.clone();
     let state = resumed.unwrap_or_else(|| State::new(Vec::new(), Vec::new()));
     let revivals = state.revivals;
     let children = processes.resume(state.children);
-    let settings = settings::settings(id, endpoint, config, document.owners.as_deref(), &document.program);
+    let program = environment::own_path().unwrap_or_else(|_| document.program.clone());
+    let directory = program.parent().map(Path::to_owned).unwrap_or_default();
+    let settings = settings::settings(id, endpoint, config, document.owners.as_deref(), directory);
     let core = manager::core::Core::new(settings, children, revivals);
     if let Some(report_to) = report_to.take() {
         report(Ok(""), report_to);
@@ -251,6 +265,21 @@ async fn serve(
         config,
     };
     driver.run(session, pid_file).await
+}
+
+/// Each user endpoint takes descriptors: for its credentials, its reports and its audit records.
+fn warn_of_few_files(most_user_endpoints: u32) {
+    const EACH: u64 = 3;
+    const OTHERS: u64 = 64;
+    let wanted = u64::from(most_user_endpoints) * EACH + OTHERS;
+    if let Ok((_, limit)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && limit < wanted
+    {
+        tracing::warn!(
+            "the limit of open files is {limit}, and {most_user_endpoints} user endpoints may take {wanted}; raise it \
+             (LimitNOFILE), or lower max_user_endpoints"
+        );
+    }
 }
 
 /// Waits until the broker grants the command queue. Until then another process may be the manager: no file is written.

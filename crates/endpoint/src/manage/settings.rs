@@ -21,7 +21,7 @@ pub(super) fn settings(
     endpoint: &EndpointDir,
     config: &ManagerConfig,
     owners: Option<&[IdentityId]>,
-    program: &std::path::Path,
+    program_directory: PathBuf,
 ) -> Settings {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     Settings {
@@ -37,7 +37,7 @@ pub(super) fn settings(
                 template: config.template(endpoint),
                 schema: config.schema(endpoint),
                 environment: endpoint.user_environment(),
-                program_directory: program.parent().map(PathBuf::from).unwrap_or_default(),
+                program_directory,
             },
             parent_config: config.resolved(),
             allowed_functions: config.common.allowed_functions.clone(),

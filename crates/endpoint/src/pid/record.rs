@@ -29,6 +29,12 @@ impl Record {
         Ok(Self { host: host_name(), period, pid, started, boot: boot(), namespace: namespace() })
     }
 
+    /// Whether both are of one process. Its period and the host's name may have changed since it wrote the file.
+    pub(super) fn is_of_same_process(&self, other: &Self) -> bool {
+        (self.pid, self.started, &self.boot, &self.namespace)
+            == (other.pid, other.started, &other.boot, &other.namespace)
+    }
+
     pub(super) fn text(&self) -> String {
         let Self { host, period, pid, started, boot, namespace } = self;
         format!("{host}\n{period}\n{pid}\n{started}\n{boot}\n{namespace}\n")

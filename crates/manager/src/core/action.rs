@@ -7,7 +7,7 @@ use wire::json::FreeForm;
 use wire::queue::Registration;
 use wire::start_document::LinkedIdentity;
 
-use crate::children::Mapped;
+use crate::children::{Mapped, Serial};
 use crate::launch::{LaunchEnd, LaunchReport, LaunchRequest};
 
 /// The time of an event.
@@ -65,6 +65,7 @@ pub enum Event<'a> {
     /// The launcher of this user endpoint runs.
     Spawned {
         name: &'a str,
+        serial: Serial,
         pid: i32,
     },
     NotSpawned {
@@ -72,17 +73,17 @@ pub enum Event<'a> {
         problem: String,
     },
     Reported {
-        pid: i32,
+        serial: Serial,
         report: LaunchReport,
     },
     /// The launcher has said all it has to say.
     LaunchEnded {
-        pid: i32,
+        serial: Serial,
         end: LaunchEnd,
     },
     /// A child ended. Its reports came before.
     Exited {
-        pid: i32,
+        serial: Serial,
         status: ExitStatus,
     },
     /// Some time went by.
@@ -98,13 +99,15 @@ pub enum Level {
     Error,
 }
 
-/// Which processes get a signal.
+/// Which child gets a signal, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signalled {
-    /// SIGTERM to this child.
-    Terminate(i32),
-    /// SIGKILL to this process group and to this child.
-    Kill { group: i32, child: i32 },
+    /// SIGTERM.
+    Terminate(Serial),
+    /// SIGKILL, and to the process group that it leads.
+    Kill(Serial),
+    /// It holds a PAM session: it is to kill its user endpoint, with that process group, and to close the session.
+    KillHeld(Serial),
 }
 
 /// What the shell must do.

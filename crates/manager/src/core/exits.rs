@@ -3,7 +3,7 @@
 use wire::json::FreeForm;
 
 use super::{Action, Core, ExitStatus, Level, Now, Waiting};
-use crate::children::{Again, Child, Stage};
+use crate::children::{Again, Child, Serial, Stage};
 use crate::core::stop::Phase;
 use crate::launch::{LaunchFailure, LaunchReport};
 use crate::printable;
@@ -24,19 +24,21 @@ impl Core {
         actions.extend(notice(&child.credentials, text));
     }
 
-    pub(super) fn reported(&mut self, pid: i32, report: LaunchReport, actions: &mut Vec<Action>) {
+    pub(super) fn reported(&mut self, serial: Serial, report: LaunchReport, actions: &mut Vec<Action>) {
         let holds_session = self.settings.launch.pam_service.is_some();
         let own_user = self.settings.own_user.clone();
-        let Some(child) = self.children.by_pid(pid) else { return };
+        let Some(child) = self.children.by_serial(serial) else { return };
+        // Only a launcher that holds a session divides itself. From a certain point on, the reports may be a user's words.
+        let holds_session = holds_session && child.local_user.is_some();
         match report {
             LaunchReport::UserFound { uid, gid } => {
                 (child.uid, child.gid) = (Some(uid), Some(gid));
                 // With PAM, the user endpoint gets a process of its own.
-                if child.local_user.is_none() || !holds_session {
+                if !holds_session {
                     begun(child, &own_user, actions);
                 }
             }
-            LaunchReport::Running { pid } => {
+            LaunchReport::Running { pid } if holds_session => {
                 child.user_endpoint_pid = Some(pid);
                 begun(child, &own_user, actions);
             }
@@ -48,13 +50,19 @@ impl Core {
                 ));
             }
             // They count when the reports end.
-            LaunchReport::Executing | LaunchReport::Failed(_) => {}
+            LaunchReport::Running { .. } | LaunchReport::Executing | LaunchReport::Failed(_) => {}
         }
     }
 
-    pub(super) fn exited(&mut self, pid: i32, status: ExitStatus, now: &Now, actions: &mut Vec<Action>) {
-        let Some(mut child) = self.children.remove_pid(pid) else { return };
-        let shown = child.own_pid().unwrap_or(pid);
+    pub(super) fn exited(
+        &mut self,
+        serial: Serial,
+        status: ExitStatus,
+        now: &Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(mut child) = self.children.remove_launch(serial) else { return };
+        let shown = child.own_pid().unwrap_or_default();
         let description = child.description(&self.settings.own_user);
         let (level, text) = match status {
             ExitStatus::Code(0) => (Level::Info, format!("Command stopped normally ({shown})")),

@@ -35,6 +35,7 @@ pub use action::{Action, Event, ExitStatus, Level, MappingOutcome, Now, Received
 use limits::has_room;
 use settling::Settling;
 use stop::Phase;
+pub use stop::kill;
 
 /// How many mappings may be evaluated at a time: each may run an external program.
 pub const MAPPINGS_AT_A_TIME: usize = 32;
@@ -111,7 +112,11 @@ impl Core {
     /// A manager with the children and revivals that were handed over.
     pub fn new(settings: Settings, children: Vec<Child>, revivals: Vec<Start>) -> Self {
         let mut known = Children::default();
-        let orders = children.iter().map(|child| child.order).chain(revivals.iter().map(|start| start.order));
+        let of_child = |child: &Child| {
+            [Some(child.order), child.again.as_ref().map(|again| again.start.order)].into_iter().flatten()
+        };
+        let of_children = children.iter().flat_map(of_child);
+        let orders = of_children.chain(revivals.iter().map(|start| start.order));
         let next_number = orders.map(|order| order.number.saturating_add(1)).max().unwrap_or_default();
         children.into_iter().for_each(|child| known.insert(child));
         let mut waiting = FairQueue::default();
@@ -146,14 +151,14 @@ impl Core {
         match event {
             Event::Received(received) => self.received(received, &now.wall, &mut actions),
             Event::Mapped { number, outcome } => self.mapped(number, outcome, now, &mut actions),
-            Event::Spawned { name, pid } => self.children.spawned(name, pid),
+            Event::Spawned { name, serial, pid } => self.children.spawned(name, serial, pid),
             Event::NotSpawned { name, problem } => {
                 self.launches_from = now.monotonic + PAUSE_AFTER_FAILURE;
                 self.not_spawned(name, problem, &mut actions);
             }
-            Event::Reported { pid, report } => self.reported(pid, report, &mut actions),
-            Event::LaunchEnded { pid, end } => self.children.launch_ended(pid, end),
-            Event::Exited { pid, status } => self.exited(pid, status, now, &mut actions),
+            Event::Reported { serial, report } => self.reported(serial, report, &mut actions),
+            Event::LaunchEnded { serial, end } => self.children.launch_ended(serial, end),
+            Event::Exited { serial, status } => self.exited(serial, status, now, &mut actions),
             Event::Tick => self.tick(now, &mut actions),
             Event::Stop => self.stop(now, &mut actions),
         }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Core, Level, Now, Signalled, Waiting, exits};
+use super::{Action, Core, Level, Now, Waiting, exits, kill};
 use crate::children::{Child, Stage};
 use crate::launch::LaunchFailure;
 use crate::printable;
@@ -45,13 +45,13 @@ impl Core {
 
     /// Kills the launchers whose time is up. Their places are free from then on, whether or not the processes end.
     pub(super) fn end_overdue_starts(&mut self, now: &Now, actions: &mut Vec<Action>) {
-        for (name, stage) in self.children.overdue(now.monotonic, KILLED_AGAIN_AFTER) {
+        let launch_time = self.launch_time(now);
+        let early = self.settings.launch_time.saturating_sub(launch_time);
+        for (name, stage) in self.children.overdue(now.monotonic, early, KILLED_AGAIN_AFTER) {
             let Some(child) = self.children.get_mut(&name) else { continue };
-            let (Some(pid), Some(own)) = (child.pid, child.own_pid()) else { continue };
-            // The holder of a PAM session ends after its user endpoint, and closes the session.
-            let group = if stage == Stage::Overdue { pid } else { own };
-            actions.push(Action::Signal(Signalled::Kill { group, child: pid }));
-            let seconds = self.settings.launch_time.as_secs();
+            let (Some(pid), Some(serial)) = (child.pid, child.serial) else { continue };
+            actions.push(Action::Signal(kill(child, serial, stage == Stage::Overdue)));
+            let seconds = launch_time.as_secs();
             let user = child.local_user.as_deref().unwrap_or(&self.settings.own_user);
             let (text, private) = match stage {
                 Stage::Overdue => {

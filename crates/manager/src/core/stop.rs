@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Core, Level, Now, Signalled};
+use crate::children::{Child, Serial, Stage};
 
 /// How long user endpoints may take to end, for each signal.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +22,16 @@ pub(super) enum Phase {
     Finished,
 }
 
+/// How to kill a child. The holder of a PAM session must outlive its user endpoint, to close the session, and it alone knows
+/// whether the user endpoint's number is still the user endpoint's. A holder that was told already is killed itself:
+/// another process then closes the session.
+pub fn kill(child: &Child, serial: Serial, again: bool) -> Signalled {
+    match child.user_endpoint_pid {
+        Some(_) if !again => Signalled::KillHeld(serial),
+        _ => Signalled::Kill(serial),
+    }
+}
+
 impl Core {
     /// The first call begins the stop, the next one kills.
     pub(super) fn stop(&mut self, now: &Now, actions: &mut Vec<Action>) {
@@ -28,7 +39,7 @@ impl Core {
         match self.phase {
             Phase::Running => {
                 actions.push(Action::Retire);
-                self.signal("Signaling shutdown", actions, |child, _| Signalled::Terminate(child));
+                self.signal("Signaling shutdown", actions, |_, serial| Signalled::Terminate(serial));
                 self.phase = Phase::Terminating { until: now.monotonic + PATIENCE };
             }
             Phase::Terminating { .. } => self.kill(now, actions),
@@ -46,7 +57,7 @@ impl Core {
             Phase::Running => {
                 self.end_overdue_mappings(now, actions);
                 self.end_overdue_starts(now, actions);
-                self.give_up_restart(now, actions);
+                self.hurry_restart(now, actions);
             }
             Phase::Terminating { until } if until <= now.monotonic => self.kill(now, actions),
             Phase::Killing { until } if until <= now.monotonic => {
@@ -63,13 +74,15 @@ impl Core {
     }
 
     fn kill(&mut self, now: &Now, actions: &mut Vec<Action>) {
-        self.signal("Forcibly killing", actions, |child, group| Signalled::Kill { group, child });
+        self.signal("Forcibly killing", actions, |child, serial| {
+            kill(child, serial, child.stage == Stage::Overdue)
+        });
         self.phase = Phase::Killing { until: now.monotonic + PATIENCE };
     }
 
-    fn signal(&self, what: &str, actions: &mut Vec<Action>, signal: impl Fn(i32, i32) -> Signalled) {
+    fn signal(&self, what: &str, actions: &mut Vec<Action>, signal: impl Fn(&Child, Serial) -> Signalled) {
         for child in self.children.iter() {
-            let (Some(pid), Some(own)) = (child.pid, child.own_pid()) else { continue };
+            let (Some(serial), Some(own)) = (child.serial, child.own_pid()) else { continue };
             let number = |id: Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
             let user = child.local_user.as_deref().unwrap_or(&self.settings.own_user);
             actions.push(Action::Log(
@@ -81,7 +94,7 @@ impl Core {
                     child.description(&self.settings.own_user)
                 ),
             ));
-            actions.push(Action::Signal(signal(pid, own)));
+            actions.push(Action::Signal(signal(child, serial)));
         }
     }
 

@@ -5,7 +5,7 @@ use wire::queue::Registration;
 use wire::start_document::user_endpoint_name;
 
 use super::*;
-use crate::children::Mapped;
+use crate::children::{Mapped, Serial};
 use crate::launch::{LaunchEnd, LaunchFailure, LaunchReport};
 
 mod hand_over;
@@ -120,10 +120,18 @@ impl Scene {
         let actions = self.command(user_endpoint, "one", 10);
         let launched = self.map(&actions, "harper");
         assert!(matches!(launched[0], Action::Launch { .. }), "{launched:?}");
-        self.apply(Event::Spawned { name: &name(user_endpoint), pid });
-        self.apply(Event::Reported { pid, report: LaunchReport::UserFound { uid: 1001, gid: 1002 } });
+        self.apply(Event::Spawned { name: &name(user_endpoint), serial: serial(pid), pid });
+        self.apply(Event::Reported {
+            serial: serial(pid),
+            report: LaunchReport::UserFound { uid: 1001, gid: 1002 },
+        });
         self.apply(started(pid));
     }
+}
+
+/// Launches have the numbers of their processes here.
+fn serial(pid: i32) -> Serial {
+    Serial(pid.unsigned_abs().into())
 }
 
 fn to(local_user: &str) -> MappingOutcome {
@@ -132,7 +140,7 @@ fn to(local_user: &str) -> MappingOutcome {
 }
 
 fn started(pid: i32) -> Event<'static> {
-    Event::LaunchEnded { pid, end: LaunchEnd::Started }
+    Event::LaunchEnded { serial: serial(pid), end: LaunchEnd::Started }
 }
 
 fn mapping(actions: &[Action]) -> u64 {
@@ -177,9 +185,11 @@ fn a_start_is_logged_in_upstreams_words() {
     assert_eq!(request.local_user.as_deref(), Some("harper"));
     assert_eq!(request.credentials["endpoint_id"], "00000000-0000-0000-0000-000000000002");
     let uep = name(2);
-    assert_eq!(scene.apply(Event::Spawned { name: &uep, pid: 77 }), []);
-    let found =
-        scene.apply(Event::Reported { pid: 77, report: LaunchReport::UserFound { uid: 1001, gid: 1002 } });
+    assert_eq!(scene.apply(Event::Spawned { name: &uep, serial: serial(77), pid: 77 }), []);
+    let found = scene.apply(Event::Reported {
+        serial: serial(77),
+        report: LaunchReport::UserFound { uid: 1001, gid: 1002 },
+    });
     let command = format!("[(harper, {uep}) globus-compute-endpoint start {uep} --die-with-parent]");
     assert_eq!(
         texts(&found),
@@ -193,7 +203,7 @@ fn a_start_is_logged_in_upstreams_words() {
     assert!(!scene.core.is_settled());
     assert_eq!(scene.apply(started(77)), []);
     assert!(scene.core.is_settled());
-    let ended = scene.apply(Event::Exited { pid: 77, status: ExitStatus::Code(0) });
+    let ended = scene.apply(Event::Exited { serial: serial(77), status: ExitStatus::Code(0) });
     assert_eq!(texts(&ended), [format!("Command stopped normally (77) {command}")]);
     assert!(scene.core.children().is_empty());
 }
@@ -208,7 +218,7 @@ fn each_way_to_end_has_its_words_and_only_a_killed_user_endpoint_is_reported() {
     ] {
         let mut scene = Scene::new(settings());
         scene.run(2, 5);
-        let ended = scene.apply(Event::Exited { pid: 5, status });
+        let ended = scene.apply(Event::Exited { serial: serial(5), status });
         assert!(texts(&ended)[0].starts_with(text), "{ended:?}");
         assert_eq!(notices(&ended).len(), usize::from(notice), "{ended:?}");
     }
@@ -221,15 +231,21 @@ fn with_pam_the_user_endpoint_has_its_own_process() {
     let mut scene = Scene::new(settings);
     let asked = scene.command(2, "one", 10);
     scene.map(&asked, "harper");
-    scene.apply(Event::Spawned { name: &name(2), pid: 5 });
+    scene.apply(Event::Spawned { name: &name(2), serial: serial(5), pid: 5 });
     let found = LaunchReport::UserFound { uid: 1, gid: 1 };
-    assert_eq!(scene.apply(Event::Reported { pid: 5, report: found }), []);
-    let running = scene.apply(Event::Reported { pid: 5, report: LaunchReport::Running { pid: 6 } });
+    assert_eq!(scene.apply(Event::Reported { serial: serial(5), report: found }), []);
+    let running =
+        scene.apply(Event::Reported { serial: serial(5), report: LaunchReport::Running { pid: 6 } });
     assert!(texts(&running)[0].starts_with("Creating new user endpoint (pid: 6)"));
     scene.apply(started(5));
     let stopping = scene.apply(Event::Stop);
-    assert!(stopping.contains(&Action::Signal(Signalled::Terminate(5))));
-    let ended = scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(0) });
+    assert!(stopping.contains(&Action::Signal(Signalled::Terminate(serial(5)))));
+    let hurried = scene.apply(Event::Stop);
+    assert!(
+        hurried.contains(&Action::Signal(Signalled::KillHeld(serial(5)))),
+        "its holder closes the session"
+    );
+    let ended = scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(0) });
     assert!(texts(&ended)[0].starts_with("Command stopped normally (6)"));
 }
 
@@ -269,13 +285,31 @@ fn a_launch_that_fails_is_told_in_the_words_of_the_launcher() {
         let mut scene = Scene::new(settings());
         let asked = scene.command(2, "one", 10);
         scene.map(&asked, "harper");
-        scene.apply(Event::Spawned { name: &name(2), pid: 5 });
-        scene.apply(Event::LaunchEnded { pid: 5, end });
-        let ended = scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(71) });
+        scene.apply(Event::Spawned { name: &name(2), serial: serial(5), pid: 5 });
+        scene.apply(Event::LaunchEnded { serial: serial(5), end });
+        let ended = scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(71) });
         assert_eq!(notices(&ended), [notice]);
         assert!(texts(&ended)[0].starts_with("Command return code: 71 (5)"));
         assert!(texts(&ended)[1].contains(log), "the reason is for the log");
     }
+}
+
+#[test]
+fn the_number_of_a_process_that_is_used_again_means_another_launch() {
+    let mut scene = Scene::new(settings());
+    for (user_endpoint, launch) in [(2, 1), (3, 2)] {
+        let asked = scene.command(user_endpoint, "one", 10);
+        scene.map(&asked, "harper");
+        scene.apply(Event::Spawned { name: &name(user_endpoint), serial: Serial(launch), pid: 5 });
+    }
+    let failure = LaunchFailure { status: 71, notice: "no".to_owned(), private: String::new() };
+    scene.apply(Event::LaunchEnded { serial: Serial(1), end: LaunchEnd::Failed(failure) });
+    let ended = scene.apply(Event::Exited { serial: Serial(1), status: ExitStatus::Code(71) });
+    assert_eq!(notices(&ended), ["no"]);
+    assert_eq!(scene.core.children().iter().map(|it| it.name.clone()).collect::<Vec<_>>(), [name(3)]);
+    assert_eq!(scene.apply(Event::Exited { serial: Serial(1), status: ExitStatus::Code(0) }), []);
+    scene.apply(Event::LaunchEnded { serial: Serial(2), end: LaunchEnd::Started });
+    assert!(scene.core.is_settled());
 }
 
 #[test]
@@ -305,14 +339,14 @@ fn a_command_for_a_running_user_endpoint_renews_it_and_revives_it_once() {
         assert_eq!(acknowledged(&kept).len(), 1);
     }
     scene.seconds = 39;
-    let ended = scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(0) });
+    let ended = scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(0) });
     let request = ended
         .iter()
         .find_map(|action| if let Action::Launch { request } = action { Some(request) } else { None });
     assert!(request.unwrap().credentials.to_string().contains("u:three@"), "the newest counts");
-    scene.apply(Event::Spawned { name: &name(2), pid: 6 });
+    scene.apply(Event::Spawned { name: &name(2), serial: serial(6), pid: 6 });
     scene.apply(started(6));
-    let ended = scene.apply(Event::Exited { pid: 6, status: ExitStatus::Code(0) });
+    let ended = scene.apply(Event::Exited { serial: serial(6), status: ExitStatus::Code(0) });
     assert_eq!(ended.len(), 1, "{ended:?}");
 }
 
@@ -329,14 +363,14 @@ fn no_revival_too_late_after_a_failure_or_while_stopping() {
     let mut scene = kept(settings());
     scene.seconds = 31;
     scene.apply(Event::Tick);
-    assert!(!launches(&scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(0) })));
+    assert!(!launches(&scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(0) })));
     let mut scene = kept(settings());
-    let failed = scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(78) });
+    let failed = scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(78) });
     assert!(!launches(&failed));
     assert_eq!(notices(&failed).len(), 1, "whoever sent the second command is not left waiting");
     let mut scene = kept(settings());
     scene.apply(Event::Stop);
-    let ended = scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(0) });
+    let ended = scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(0) });
     assert!(!launches(&ended) && ended.contains(&Action::Finish));
 }
 
@@ -388,19 +422,19 @@ fn the_stop_terminates_then_kills_then_gives_up() {
             .starts_with("Signaling shutdown of user endpoint (PID: 5, UID: 1001, GID: 1002, User: harper)")
     );
     for pid in [5, 6] {
-        assert!(stopping.contains(&Action::Signal(Signalled::Terminate(pid))));
+        assert!(stopping.contains(&Action::Signal(Signalled::Terminate(serial(pid)))));
     }
     assert_eq!(scene.command(4, "one", 10), [], "it stays with the broker");
-    scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(0) });
+    scene.apply(Event::Exited { serial: serial(5), status: ExitStatus::Code(0) });
     scene.seconds = 9;
     assert_eq!(scene.apply(Event::Tick), []);
     scene.seconds = 10;
-    assert!(scene.apply(Event::Tick).contains(&Action::Signal(Signalled::Kill { group: 6, child: 6 })));
+    assert!(scene.apply(Event::Tick).contains(&Action::Signal(Signalled::Kill(serial(6)))));
     scene.seconds = 20;
     assert!(scene.apply(Event::Tick).contains(&Action::Finish));
     let mut hurried = Scene::new(settings());
     hurried.run(2, 5);
     hurried.apply(Event::Stop);
-    assert!(hurried.apply(Event::Stop).contains(&Action::Signal(Signalled::Kill { group: 5, child: 5 })));
+    assert!(hurried.apply(Event::Stop).contains(&Action::Signal(Signalled::Kill(serial(5)))));
     assert!(Scene::new(settings()).apply(Event::Stop).contains(&Action::Finish), "nothing to wait for");
 }

@@ -29,6 +29,7 @@ mod reports;
 mod request;
 mod rights;
 mod session;
+mod signal_as;
 mod signals;
 mod spawn;
 mod stage;
@@ -41,11 +42,13 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
 pub use pam_library::{PamMissing, check_pam};
 pub use reports::{LaunchEnd, Reports};
 pub use request::{LaunchFailure, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity};
+pub use signal_as::{SIGNAL, signal, signal_as};
 pub use spawn::{Launch, OpenFiles, start};
 
 use reporter::Reporter;
@@ -55,10 +58,10 @@ use title::Title;
 /// The first argument that makes a process a launcher. `main` must look for it before it does anything else.
 pub const LAUNCH: &str = "__launch";
 
-/// With PAM, the number of the signal by which the manager has a holder kill its user endpoint with the process group, and
+/// With PAM, the signal by which the manager has a holder kill its user endpoint with the process group, and
 /// close the session. The manager itself must not signal that group: only the holder knows whether the number is still the
 /// user endpoint's. A holder that is still there a while later may be killed itself; its stand-in closes the session.
-pub const KILL_USER_ENDPOINT: i32 = signals::KILL as i32;
+pub const KILL_USER_ENDPOINT: Signal = signals::KILL;
 
 /// The launcher. `arguments`: those after [`LAUNCH`].
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ! {

@@ -47,7 +47,7 @@ pub(super) fn kill_group(leader: Pid) -> Result<(), Errno> {
     answer
 }
 
-fn become_for_good(uid: Uid) -> bool {
+pub(super) fn become_for_good(uid: Uid) -> bool {
     let cleared = |set| caps::clear(None, set).is_ok();
     !uid.is_root()
         && setresuid(uid, uid, uid).is_ok()

@@ -152,7 +152,10 @@ impl Holder {
         let manager = process_handle(self.manager);
         let begin = Instant::now();
         let mut holding = Holding::default();
-        if signals::asked_to_end() {
+        // Before the signals were held.
+        if signals::asked_to_kill() {
+            self.perform(holding.apply(Event::AskedToKill, begin.elapsed()));
+        } else if signals::asked_to_end() {
             self.perform(holding.apply(Event::AskedToEnd, begin.elapsed()));
         }
         loop {

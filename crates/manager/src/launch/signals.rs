@@ -16,6 +16,7 @@ pub(super) const ENDING: [Signal; 5] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, KILL];
 
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+static ASKED_TO_KILL: AtomicBool = AtomicBool::new(false);
 
 /// Undoes what the launcher inherited and would suffer from: blocked signals, and children that are reaped unseen because
 /// SIGCHLD is ignored. A write to a pipe that nobody reads fails, and no more.
@@ -41,6 +42,10 @@ pub(super) fn hold_requests_to_end() {
 
 pub(super) fn asked_to_end() -> bool {
     ASKED_TO_END.load(Ordering::SeqCst)
+}
+
+pub(super) fn asked_to_kill() -> bool {
+    ASKED_TO_KILL.load(Ordering::SeqCst)
 }
 
 /// Ends at a request to end, as any process, also at one that waits.
@@ -98,6 +103,7 @@ fn handle(signal: Signal, handler: SigHandler) {
 
 extern "C" fn nothing(_signal: libc::c_int) {}
 
-extern "C" fn note(_signal: libc::c_int) {
-    ASKED_TO_END.store(true, Ordering::SeqCst);
+extern "C" fn note(signal: libc::c_int) {
+    let asked = if signal == KILL as libc::c_int { &ASKED_TO_KILL } else { &ASKED_TO_END };
+    asked.store(true, Ordering::SeqCst);
 }

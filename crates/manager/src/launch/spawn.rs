@@ -23,6 +23,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::pipe2;
+use serde::{Deserialize, Serialize};
 
 use super::request::LaunchRequest;
 use super::{LAUNCH, title};
@@ -38,7 +39,7 @@ pub struct Launch {
 }
 
 /// The limit of open files that a manager started with, if it raised its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFiles {
     pub soft: u64,
     pub hard: u64,

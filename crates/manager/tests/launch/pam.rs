@@ -420,7 +420,7 @@ fn asked_to_kill() {
     launched.kill(Signal::SIGTERM);
     std::thread::sleep(Duration::from_millis(200));
     assert!(runs(user_endpoint));
-    launched.kill(Signal::try_from(manager::launch::KILL_USER_ENDPOINT).unwrap());
+    launched.kill(manager::launch::KILL_USER_ENDPOINT);
     assert_eq!(launched.wait().signal(), Some(libc::SIGKILL));
     assert!(!runs(watched.sleeper()));
     watched.closed_once();

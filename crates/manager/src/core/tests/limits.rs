@@ -20,7 +20,7 @@ fn starts_are_bounded_and_taken_in_turn() {
     assert_eq!(flood(&mut scene, 100, 4, 10, "harper"), (2, vec![]));
     assert_eq!(flood(&mut scene, 200, 2, 11, "tory"), (1, vec![]), "a place is kept for others");
     for (pid, user_endpoint) in [(5, 100), (6, 101), (7, 200)] {
-        scene.apply(Event::Spawned { name: &name(user_endpoint), pid });
+        scene.apply(Event::Spawned { name: &name(user_endpoint), serial: serial(pid), pid });
     }
     let next = |actions: Vec<Action>| match &actions[..] {
         [Action::Launch { request }, Action::Acknowledge(_)] => request.name.clone(),
@@ -97,7 +97,7 @@ fn commands_that_are_kept_are_bounded_in_bytes() {
     // What is not kept is not started again, and older commands do not count either.
     let older = scene.large_command(179, "two", 10, 1);
     assert_eq!(acknowledged(&scene.map(&older, "harper")).len(), 1);
-    let ended = scene.apply(Event::Exited { pid: 1_079, status: ExitStatus::Code(0) });
+    let ended = scene.apply(Event::Exited { serial: serial(1_079), status: ExitStatus::Code(0) });
     assert!(!ended.iter().any(|action| matches!(action, Action::Launch { .. })), "{ended:?}");
 }
 
@@ -126,7 +126,7 @@ fn a_newer_command_takes_the_place_of_one_that_waits() {
         let waits = scene.map(&asked, "harper");
         assert_eq!(acknowledged(&waits), expected);
     }
-    scene.apply(Event::Spawned { name: &name(100), pid: 5 });
+    scene.apply(Event::Spawned { name: &name(100), serial: serial(5), pid: 5 });
     let launched = scene.apply(started(5));
     let Action::Launch { request } = &launched[0] else { panic!("{launched:?}") };
     assert!(request.credentials.to_string().contains("u:two@"));

@@ -86,7 +86,7 @@ proptest! {
                     if works {
                         next_pid += 1;
                         shell.processes.insert(next_pid, name.clone());
-                        scene.apply(Event::Spawned { name: &name, pid: next_pid })
+                        scene.apply(Event::Spawned { name: &name, serial: serial(next_pid), pid: next_pid })
                     } else {
                         scene.apply(Event::NotSpawned { name: &name, problem: String::new() })
                     }
@@ -94,7 +94,7 @@ proptest! {
                 Step::Report { nth, fails } => match shell.processes.keys().nth(nth).copied() {
                     Some(pid) if fails => {
                         let failure = LaunchFailure { status: 71, notice: "t".into(), private: "p".into() };
-                        scene.apply(Event::LaunchEnded { pid, end: LaunchEnd::Failed(failure) })
+                        scene.apply(Event::LaunchEnded { serial: serial(pid), end: LaunchEnd::Failed(failure) })
                     }
                     Some(pid) => scene.apply(started(pid)),
                     None => continue,
@@ -102,7 +102,7 @@ proptest! {
                 Step::Exit { nth, code } => match shell.processes.keys().nth(nth).copied() {
                     Some(pid) => {
                         shell.processes.remove(&pid);
-                        scene.apply(Event::Exited { pid, status: ExitStatus::Code(code) })
+                        scene.apply(Event::Exited { serial: serial(pid), status: ExitStatus::Code(code) })
                     }
                     None => continue,
                 },
@@ -133,7 +133,7 @@ proptest! {
                 let actions = scene.apply(Event::NotSpawned { name: &name, problem: String::new() });
                 shell.perform(actions);
             } else if let Some((pid, _)) = shell.processes.pop_first() {
-                let actions = scene.apply(Event::Exited { pid, status: ExitStatus::Code(1) });
+                let actions = scene.apply(Event::Exited { serial: serial(pid), status: ExitStatus::Code(1) });
                 shell.perform(actions);
             } else {
                 // No launcher is started for a second after one could not be.
