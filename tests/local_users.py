@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import textwrap
+import uuid
 from pathlib import Path
 
 import environments
@@ -96,6 +97,19 @@ def processes_of(name):
     return found
 
 
+def children_of(pid):
+    """The ids of a process's children."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def parent_of(pid):
+    """The id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def _kill(pid):
     try:
         os.kill(pid, 9)
@@ -122,11 +136,34 @@ def python(release="sdk-4.19.0"):
     return directory / "bin" / "python"
 
 
-class OwnManager(Endpoint):
-    """Our manager, started by root. `mapping`: client identities, each with the local user that it maps to."""
+class PamService:
+    """A service of PAM, removed with `remove`. PAM reads the file at each start."""
 
-    def __init__(self, testbed, service, mapping, name="mep", template=TEMPLATE, schema=None, config=None, environment=None):
+    def __init__(self, lines):
+        self.name = f"farcall-test-{uuid.uuid4().hex[:12]}"
+        self.path = Path("/etc/pam.d") / self.name
+        self.write(lines)
+
+    def write(self, lines):
+        draft = self.path.with_name(f".{self.name}")
+        draft.write_text("".join(f"{line}\n" for line in lines))
+        draft.rename(self.path)
+
+    def remove(self):
+        self.path.unlink(missing_ok=True)
+
+
+class OwnManager(Endpoint):
+    """Our manager, started by root. `mapping`: client identities, each with the local user that it maps to. `pam`: the lines
+    of a service of PAM that its user endpoints pass through, `self.pam`."""
+
+    def __init__(
+        self, testbed, service, mapping, name="mep", template=TEMPLATE, schema=None, config=None, environment=None, pam=None
+    ):
         super().__init__(testbed, service, name, config=config)
+        self.pam = None if pam is None else PamService(pam)
+        if self.pam:
+            self.config = self.config | {"pam": {"enable": True, "service_name": self.pam.name}}
         self.mapping = mapping
         self.template = template
         self.schema = schema
@@ -157,6 +194,13 @@ class OwnManager(Endpoint):
         self.write_mapping(self.mapping)
         self.write_config()
 
+    def stop(self):
+        try:
+            super().stop()
+        finally:
+            if self.pam:
+                self.pam.remove()
+
     def write_mapping(self, mapping):
         """Replaces the identity mapping, as an administrator does."""
         mappings = [
@@ -180,9 +224,12 @@ class OwnManager(Endpoint):
 
     def children(self):
         """The process ids of its user endpoints."""
-        found = []
-        for line in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            found.append(int(line))
+        return children_of(self.process.pid)
+
+    def user_endpoint(self, name):
+        """The process of this user's only user endpoint: with PAM a child of the process that holds the session."""
+        below = {grandchild for child in self.children() for grandchild in (child, *children_of(child))}
+        (found,) = below & set(processes_of(name))
         return found
 
     def wait_for_log(self, pattern, timeout=20):
