@@ -59,6 +59,8 @@ pub struct Limits {
     pub lock_seconds: u32,
     /// How long an endpoint may be online without taking a task before its status says so.
     pub idle_seconds: u32,
+    /// How long a user endpoint without open tasks is remembered after its last task.
+    pub user_endpoint_days: u32,
     /// How often in a row a user endpoint that died is started again for the tasks that it left, before they end with an error.
     pub restarts: u32,
 }
@@ -89,6 +91,7 @@ impl Default for Limits {
             expired_days: 90,
             lock_seconds: 300,
             idle_seconds: 60,
+            user_endpoint_days: 30,
             restarts: 5,
         }
     }
@@ -149,6 +152,10 @@ impl Limits {
 
     pub fn expired_life(&self) -> SignedDuration {
         SignedDuration::from_hours(i64::from(self.expired_days) * 24)
+    }
+
+    pub fn user_endpoint_life(&self) -> SignedDuration {
+        SignedDuration::from_hours(i64::from(self.user_endpoint_days) * 24)
     }
 
     pub fn idle(&self) -> SignedDuration {

@@ -1,6 +1,7 @@
 //! What Farcall adds to the protocol. All of it is optional: upstream's clients and endpoints don't send it and ignore it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::id::{RunId, TaskId};
 use crate::json::{self, FreeForm, Malformed, Object};
@@ -55,6 +56,68 @@ impl RunState {
     pub fn insert_into(self, global_state: &mut Object) {
         let value = serde_json::to_value(self).expect("a run's id is a string");
         global_state.insert(FARCALL.to_owned(), value);
+    }
+}
+
+/// In the `global_state` of a status report: the `endpoint_setup` of a user endpoint still runs. Normal heartbeats follow once
+/// the endpoint runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetUp {
+    /// How long it has run, in seconds.
+    pub seconds: u64,
+    /// The last lines that it printed.
+    #[serde(default)]
+    pub output: String,
+}
+
+impl SetUp {
+    /// Reads it from a report's `global_state`; `None` when it is not there.
+    pub fn of(global_state: &FreeForm) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Report {
+            farcall: Option<Additions>,
+        }
+        #[derive(Deserialize)]
+        struct Additions {
+            set_up: Option<SetUp>,
+        }
+        global_state.read::<Report>().ok()?.farcall?.set_up
+    }
+
+    /// Adds it to a report's `global_state`.
+    pub fn insert_into(self, global_state: &mut Object) {
+        let value = serde_json::to_value(self).expect("a number and a string");
+        global_state.insert(FARCALL.to_owned(), Object::from_iter([("set_up".to_owned(), value)]).into());
+    }
+}
+
+/// In the `global_state` of an endpoint's last heartbeat: why it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub reason: String,
+}
+
+impl End {
+    /// Reads it from a heartbeat's `global_state`; `None` when it is not there.
+    pub fn of(global_state: &FreeForm) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Report {
+            farcall: Option<Additions>,
+        }
+        #[derive(Deserialize)]
+        struct Additions {
+            end: Option<End>,
+        }
+        global_state.read::<Report>().ok()?.farcall?.end
+    }
+
+    /// Adds it to a heartbeat's `global_state`, beside what is there of Farcall's.
+    pub fn insert_into(self, global_state: &mut Object) {
+        let value = serde_json::to_value(self).expect("a string");
+        let additions = global_state.entry(FARCALL).or_insert_with(|| Object::new().into());
+        if let Value::Object(additions) = additions {
+            additions.insert("end".to_owned(), value);
+        }
     }
 }
 

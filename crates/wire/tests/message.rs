@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
+use wire::extensions::SetUp;
 use wire::json::{FREE_FORM_LIMIT, Malformed, Object};
 use wire::message::{
     self, Actor, DecodeError, ErrorDetails, Liveness, Message, StatusReport, Task, TaskResult, TaskState,
@@ -91,6 +92,15 @@ fn a_heartbeat_says_whether_the_endpoint_is_online() {
     assert_eq!(liveness(r#"{"heartbeat_period":5.0,"active":true}"#), Liveness::Online { period: 5.0 });
     assert_eq!(liveness(r#"{"heartbeat_period":5.0,"active":false}"#), Liveness::Offline);
     assert_eq!(liveness(r#"{"heartbeat_period":0}"#), Liveness::Offline);
+    let set_up = SetUp { seconds: 7, output: "Solving".to_owned() };
+    let setting_up = r#"{"heartbeat_period":5,"farcall":{"set_up":{"seconds":7,"output":"Solving"}}}"#;
+    assert_eq!(liveness(setting_up), Liveness::SettingUp { period: 5.0, set_up: set_up.clone() });
+    let mut written = wire::json::Object::from_iter([("heartbeat_period".to_owned(), 5.into())]);
+    set_up.insert_into(&mut written);
+    assert_eq!(liveness(&serde_json::to_string(&written).unwrap()), liveness(setting_up));
+    let ended = r#"{"heartbeat_period":5,"active":false,"farcall":{"set_up":{"seconds":7},"run":1}}"#;
+    assert_eq!(liveness(ended), Liveness::Offline);
+    assert_eq!(liveness(r#"{"farcall":{"set_up":7}}"#), Liveness::Online { period: 30.0 });
     assert_eq!(liveness(r#"{"error":"no","heartbeat_period":3}"#), Liveness::FailedToStart("no".to_owned()));
     assert_eq!(liveness(r#"{"error":["no"]}"#), Liveness::FailedToStart("[\"no\"]".to_owned()));
     for unclear in

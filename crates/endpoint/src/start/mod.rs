@@ -16,6 +16,8 @@ mod audit_pipe;
 mod background;
 mod document;
 mod failure_report;
+mod last_lines;
+mod long_set_up;
 mod registration;
 mod script;
 mod setup;

@@ -16,6 +16,7 @@ use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit, inherit_number};
+use super::long_set_up::{self, Reporting};
 use super::{Launch, announced_parent, refuse_if_active, register, registration, script, teardown};
 use crate::account::{AccountSettings, credentials};
 use crate::config::{BadConfig, Config};
@@ -97,7 +98,18 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
         request.die_with_parent.then(|| announced.unwrap_or_else(|| nix::unistd::getppid().as_raw()));
     teardown::run_owed(endpoint);
     if let Some(script) = &config.endpoint_setup {
-        script::run("endpoint_setup", script)?;
+        match launch.document.as_ref().and_then(|document| document.amqp_creds.clone()) {
+            Some(credentials) => {
+                let settings = AccountSettings {
+                    endpoint: Some((&launch.endpoint, config.common.service())),
+                    ..AccountSettings::of(&launch.base)
+                };
+                let authorities = settings.trust()?.pem;
+                let port = config.common.amqp_port;
+                long_set_up::run(script, parent, Reporting { credentials, port, authorities })?;
+            }
+            None => script::run("endpoint_setup", script)?,
+        }
     }
     let owed = teardown::owe(endpoint, config);
     // A signal between the registration and the `exec` must not be lost, nor end the process without `endpoint_teardown`.

@@ -19,7 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use wire::EndpointId;
-use wire::message::StatusReport;
+use wire::extensions::End;
+use wire::message::{Liveness, StatusReport};
 use wire::queue::Name;
 
 use super::admission::Admissions;
@@ -30,7 +31,7 @@ use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::tasks::ending::TaskEnder;
 use crate::tasks::presence::{self, Presence};
-use store::{OpenTaskFilter, Progress, Report, Run, Store, StoreError, outage_log};
+use store::{EndReason, OpenTaskFilter, Progress, Report, Run, Store, StoreError, outage_log};
 
 /// How long a new run may take to report the tasks of the run before it.
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
@@ -38,6 +39,8 @@ const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// The most heartbeats handled at a time.
 const TOGETHER: usize = 64;
+/// The most that is kept of the reason for an end, in characters.
+const LONGEST_REASON: usize = 1_000;
 /// The largest heartbeat: those of stock endpoints have some kilobytes and no states of tasks.
 const LIMIT: usize = 512 << 10;
 
@@ -140,7 +143,7 @@ impl Heartbeats {
             }
             answers.push(beat.answer);
         }
-        if (!report.runs.is_empty() || !report.progress.is_empty())
+        if (!report.runs.is_empty() || !report.ends.is_empty() || !report.progress.is_empty())
             // If this fails, the next start of the service takes the next heartbeat for a new run, which is harmless.
             && let Err(error) = self.0.store.write(report).await
             && !outage_log::logs(&error)
@@ -159,7 +162,11 @@ impl Heartbeats {
             tracing::info!(%endpoint, run = run.name, "an endpoint began a new run");
             report.runs.push((endpoint, run));
         }
-        self.0.observer.reported(endpoint, user.number, status.liveness());
+        let liveness = status.liveness();
+        if let Some(reason) = end_reason(&status, &liveness) {
+            report.ends.push((endpoint, EndReason { reason, at: now }));
+        }
+        self.0.observer.reported(endpoint, user.number, liveness);
         self.0.presence.record(&status, super::consumes(&self.0.broker, endpoint), now);
         if !self.0.admissions.admits(endpoint) {
             // It was deleted or locked meanwhile.
@@ -275,6 +282,19 @@ impl Sink for Heartbeats {
             None => self.0.arrived.notify_one(),
         }
     }
+}
+
+/// Why the endpoint has ended, if this is its last report.
+fn end_reason(status: &StatusReport, liveness: &Liveness) -> Option<String> {
+    let reason = match liveness {
+        Liveness::FailedToStart(why) => why.clone(),
+        Liveness::Offline => match End::of(&status.global_state) {
+            Some(end) => end.reason,
+            None => "It was stopped".to_owned(),
+        },
+        Liveness::Online { .. } | Liveness::SettingUp { .. } => return None,
+    };
+    Some(reason.chars().take(LONGEST_REASON).collect())
 }
 
 /// Who has sent it, for which endpoint.

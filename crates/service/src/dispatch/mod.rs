@@ -231,6 +231,16 @@ impl Dispatch {
             &format!("Endpoint {endpoint} was deleted"),
             by,
         );
+        self.forget(endpoint).await
+    }
+
+    /// Called when the service has forgotten `endpoint`, which was not connected.
+    pub async fn endpoint_forgotten(&self, endpoint: EndpointId) -> Result<(), StoreError> {
+        self.admissions.deleted(endpoint);
+        self.forget(endpoint).await
+    }
+
+    async fn forget(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         self.heartbeats.forget(endpoint);
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));

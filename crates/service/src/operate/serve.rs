@@ -172,7 +172,7 @@ impl Service {
             identity: identity.clone(),
             presence: presence.clone(),
             dispatch: dispatch.clone(),
-            starts,
+            starts: starts.clone(),
             bodies: BodyRoom::new(&config.limits, &directory.payloads()),
             new_endpoints: RateLimiter::new(
                 1,
@@ -227,7 +227,8 @@ impl Service {
         );
         let retention = Retention {
             store: store.clone(),
-            ender: dispatch.ender().clone(),
+            dispatch: dispatch.clone(),
+            starts: starts.clone(),
             presence,
             limits: config.limits,
         };

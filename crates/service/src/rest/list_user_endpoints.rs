@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use wire::EndpointId;
 use wire::json::FreeForm;
-use wire::rest::endpoint::{Presence, UserEndpoint};
+use wire::rest::endpoint::{EndReason, Presence, UserEndpoint};
 use wire::rest::error::Code;
 
 use super::App;
@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::clock;
 use crate::http::failure::Failure;
-use store::Which;
+use store::{EndpointSummary, Which};
 
 /// The most that are listed.
 const LISTED: usize = 10_000;
@@ -44,18 +44,33 @@ pub(super) async fn list(
     let started = app.store.endpoint_summaries(Which::StartedBy(id), LISTED).await?;
     let listed: Vec<_> = started
         .into_iter()
-        .map(|it| UserEndpoint {
-            uuid: it.id,
-            name: it.name,
-            owner: it.owner,
-            owner_name: it.owner_name,
-            status: if app.presence.online(it.id, now) { Presence::Online } else { Presence::Offline },
-            last_failure: reason(&app.presence.state(it.id)).or_else(|| app.supervisor.last_failure(it.id)),
-            waiting: it.waiting,
-            taken: it.taken,
+        .map(|it| {
+            let online = app.presence.online(it.id, now);
+            UserEndpoint {
+                uuid: it.id,
+                status: if online { Presence::Online } else { Presence::Offline },
+                last_failure: reason(&app.presence.state(it.id))
+                    .or_else(|| app.supervisor.last_failure(it.id)),
+                last_end: last_end(&it, !online && app.presence.last_seen(it.id).is_some()),
+                name: it.name,
+                owner: it.owner,
+                owner_name: it.owner_name,
+                waiting: it.waiting,
+                taken: it.taken,
+            }
         })
         .collect();
     app.unread_answers.json(caller, &listed)
+}
+
+/// Why it ended last. `lost`: it sent heartbeats, and is offline.
+fn last_end(it: &EndpointSummary, lost: bool) -> Option<EndReason> {
+    let told = it.last_end.as_ref();
+    if lost && it.run_since > told.map(|end| end.at) {
+        let reason = "It sent no last report: it was killed, or its machine or connection was lost";
+        return Some(EndReason { reason: reason.to_owned(), at: None });
+    }
+    told.map(|end| EndReason { reason: end.reason.clone(), at: Some(format!("{:.0}", end.at)) })
 }
 
 /// Why a user endpoint could not be started, by its last report.

@@ -6,6 +6,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use jiff::Timestamp;
+use wire::extensions::SetUp;
 use wire::rest::error::Code;
 use wire::rest::submit::{Submit as Wanted, Submitted};
 use wire::start_document::user_endpoint_name;
@@ -238,9 +239,16 @@ async fn user_endpoint(
         most,
     };
     let wanted = user_endpoint::Wanted { identity: caller, choices };
-    let ready = starter.ready(manager, wanted).await;
+    let id = starter.id_of(manager.id, &wanted).await?;
+    let ready = starter.ready(manager, id, wanted).await;
     app.metrics.start(ready.is_ok());
-    ready.map_err(|(id, outcome)| not_started(manager, id, outcome, app.presence.last_seen(manager.id), most))
+    match ready {
+        Ok(()) => Ok(id),
+        Err(outcome) => {
+            let seen = app.presence.last_seen(manager.id);
+            Err(not_started(manager, id, outcome, seen, most))
+        }
+    }
 }
 
 /// Why the user endpoint `id` of `manager`, which was last seen then, did not start.
@@ -276,6 +284,17 @@ fn not_started(
             );
             Failure::new(Code::SemanticallyInvalid, message)
         }
+        StartResult::SettingUp(SetUp { seconds, output }) => {
+            let message = format!(
+                "User endpoint {id} is still being set up, for {seconds} s so far: its endpoint_setup has not ended. Submit \
+                 again, and the same one takes the task. {}",
+                match output.trim_end() {
+                    "" => "It has printed nothing yet".to_owned(),
+                    lines => format!("The last that it printed:\n{lines}"),
+                }
+            );
+            Failure::new(Code::SemanticallyInvalid, message)
+        }
         StartResult::TooMany => Failure::too_many_endpoints("user endpoints", most),
         StartResult::Ready | StartResult::Broken => {
             Failure::unavailable("The user endpoint could not be started; try again later")
@@ -300,8 +319,10 @@ async fn may_submit(
         && wanted.user_endpoint_config.as_ref().is_some_and(|config| !config.to_object().is_empty())
     {
         let message = format!(
-            "user_endpoint_config: endpoint {id} has no template that could use it. Leave it out; or the endpoint's owner makes \
-             a manager with `globus-compute-endpoint configure --multi-user NAME`, whose template takes such options"
+            "user_endpoint_config: endpoint {id} has no template that could use it. Leave it out; or its owner stops it and turns \
+             it into a manager with `globus-compute-endpoint migrate-to-template-capable {name}`, whose template can take such \
+             options",
+            name = endpoint.name
         );
         return Err(Failure::new(Code::SemanticallyInvalid, message));
     }
@@ -364,6 +385,14 @@ mod tests {
             silent.contains("within 50 s") && silent.contains("submit again") && silent.contains(&log),
             "{silent}"
         );
+        let set_up = |output: &str| StartResult::SettingUp(SetUp { seconds: 51, output: output.to_owned() });
+        let setting_up = text(set_up("solving\n"), None);
+        assert!(
+            setting_up.contains("for 51 s so far")
+                && setting_up.ends_with("The last that it printed:\nsolving"),
+            "{setting_up}"
+        );
+        assert!(text(set_up(""), None).ends_with("It has printed nothing yet"));
         let refused = text(StartResult::Refused("(KeyError) 'x'".to_owned()), None);
         assert_eq!(refused, "Request payload failed validation: (KeyError) 'x'");
     }

@@ -36,7 +36,7 @@ struct LastHeartbeat {
 impl LastHeartbeat {
     fn new(report: &StatusReport, idle_since: Option<Timestamp>, now: Timestamp) -> LastHeartbeat {
         let until = match report.liveness() {
-            Liveness::Online { period } => {
+            Liveness::Online { period } | Liveness::SettingUp { period, .. } => {
                 let margin =
                     SignedDuration::try_from_secs_f64(period * PERIODS).unwrap_or(LONGEST_WITHOUT_HEARTBEAT);
                 Some(now + margin.clamp(SignedDuration::ZERO, LONGEST_WITHOUT_HEARTBEAT) + GRACE)

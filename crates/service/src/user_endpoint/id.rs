@@ -1,6 +1,6 @@
 //! Computes the id of a user endpoint from manager, identity, configuration and interpreter, so that submits with the same
-//! ones use the same endpoint. Host and platform of the submitter do not count: a person who moves from a laptop to a
-//! notebook server keeps the endpoint.
+//! ones use the same endpoint. Host and platform of the submitter do not count, unless the manager's template reads them
+//! ([`template_reads`](super::template_reads)): a person who moves from a laptop to a notebook server keeps the endpoint.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -8,19 +8,33 @@ use wire::json::FreeForm;
 use wire::rest::submit::UserRuntime;
 use wire::{EndpointId, IdentityId};
 
-/// The id of the user endpoint that `manager` runs for `identity` with this configuration and runtime.
+use super::template_reads::TemplateReads;
+
+/// The id of the user endpoint that `manager`, with this template, runs for `identity` with this configuration and runtime.
 pub fn of(
     manager: EndpointId,
     identity: IdentityId,
     config: &Map<String, Value>,
     runtime: Option<&UserRuntime>,
+    template: &str,
 ) -> EndpointId {
     let python = runtime.and_then(python).unwrap_or_default();
     let sdk = runtime.and_then(|it| it.globus_compute_sdk_version.as_deref()).unwrap_or_default();
     let mut name = String::new();
     // Each part begins with its length, so that different parts never give the same name.
+    let mut add = |part: &str| name.push_str(&format!("{}:{part};", part.len()));
     for part in [&identity.to_string(), &canonical(config), &python, sdk] {
-        name.push_str(&format!("{}:{part};", part.len()));
+        add(part);
+    }
+    let read = TemplateReads::of(template);
+    if read != TemplateReads::default() {
+        let runtime = runtime.and_then(|it| serde_json::to_value(it).ok()).unwrap_or_default();
+        for (path, value) in read.values(&runtime) {
+            let mut text = String::new();
+            write(value, &mut text);
+            add(&path);
+            add(&text);
+        }
     }
     EndpointId::from_uuid(Uuid::new_v5(manager.as_uuid(), name.as_bytes()))
 }
@@ -94,7 +108,7 @@ mod tests {
 
     fn id(config: &str, runtime: Option<&UserRuntime>) -> EndpointId {
         let config: Value = serde_json::from_str(config).unwrap();
-        of(MANAGER, ALICE, config.as_object().unwrap(), runtime)
+        of(MANAGER, ALICE, config.as_object().unwrap(), runtime, "")
     }
 
     #[test]
@@ -104,7 +118,7 @@ mod tests {
         assert_eq!(id(same[0], None), id(same[1], None));
         let object = json!({"a": 1});
         let object = object.as_object().unwrap();
-        assert_eq!(of(MANAGER, ALICE, object, None), of(MANAGER, ALICE, object, None));
+        assert_eq!(of(MANAGER, ALICE, object, None, ""), of(MANAGER, ALICE, object, None, ""));
     }
 
     #[test]
@@ -115,8 +129,8 @@ mod tests {
         }
         let object = json!({"a": 1});
         let object = object.as_object().unwrap();
-        assert_ne!(of(MANAGER, BOB, object, None), base);
-        assert_ne!(of(EndpointId::from_uuid(Uuid::from_u128(9)), ALICE, object, None), base);
+        assert_ne!(of(MANAGER, BOB, object, None, ""), base);
+        assert_ne!(of(EndpointId::from_uuid(Uuid::from_u128(9)), ALICE, object, None, ""), base);
     }
 
     #[test]
@@ -139,5 +153,25 @@ mod tests {
         assert_ne!(id("{}", Some(&other_python)), base);
         assert_ne!(id("{}", Some(&other_sdk)), base);
         assert_ne!(id("{}", None), base);
+    }
+
+    #[test]
+    fn a_template_that_reads_the_platform_has_an_endpoint_for_each() {
+        let on = |machine: &str, node: &str| {
+            runtime(json!({"python": {"version": "3.11.7"}, "platform": {"machine": machine, "node": node}}))
+        };
+        let (laptop, notebook, arm) =
+            (on("x86_64", "laptop"), on("x86_64", "notebook"), on("aarch64", "laptop"));
+        let with = |template: &str, it| of(MANAGER, ALICE, &Map::new(), Some(it), template);
+        let plain = "engine: {{ engine }}  # for any platform";
+        assert_eq!(with(plain, &laptop), with(plain, &arm));
+        assert_eq!(with(plain, &laptop), with("", &laptop), "ids of before stay");
+        let by_machine = "queue: {{ user_runtime.platform.machine }}";
+        assert_eq!(with(by_machine, &laptop), with(by_machine, &notebook));
+        assert_ne!(with(by_machine, &laptop), with(by_machine, &arm));
+        let by_any = "{% set here = user_runtime.platform %}queue: {{ here[of] }}";
+        assert_ne!(with(by_any, &laptop), with(by_any, &notebook));
+        let older_client = UserRuntime::default();
+        assert_ne!(with(by_machine, &older_client), with(by_machine, &laptop));
     }
 }

@@ -3,12 +3,15 @@
 //!
 //! [`id`] computes its id. [`starts`] decides the steps of a start, and this module performs them: it issues credentials,
 //! makes queues, publishes the command, and wakes the waiting submits at the first report of the endpoint or its manager.
-//! No step polls. A user endpoint that ends is started again for its open tasks: [`restarts`], [`supervisor`].
+//! No step polls. A user endpoint that ends is started again for its open tasks: [`restarts`], [`supervisor`]. A failure that no
+//! submit waited for any more is told to the next one: [`unheard`].
 
 pub mod id;
 pub mod restarts;
 pub mod starts;
 pub mod supervisor;
+mod template_reads;
+mod unheard;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,7 +24,8 @@ use wire::queue::{Registration, command_queue, exchange};
 use wire::start_document::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartArguments, StartEndpoint};
 use wire::{EndpointId, IdentityId};
 
-use self::starts::{Action, Event, StartResult, Starts as StartTable};
+use self::starts::{Action, Event, START_TIMEOUT, StartResult, Starts as StartTable};
+use self::unheard::Unheard;
 use crate::clock;
 use crate::dispatch::broker_user::ConnectionUrl;
 use crate::dispatch::{Dispatch, EndpointObserver};
@@ -53,6 +57,7 @@ struct State {
     waiters: HashMap<EndpointId, watch::Sender<Option<StartResult>>>,
     /// User endpoints whose manager connected and whose command was not sent yet.
     due: Vec<EndpointId>,
+    unheard: Unheard,
 }
 
 impl Starts {
@@ -92,10 +97,20 @@ impl Starts {
         connected: bool,
     ) -> (watch::Receiver<Option<StartResult>>, Vec<Action>) {
         let mut state = self.state();
+        let now = clock::now();
+        if let Some(why) = state.unheard.take(user_endpoint, now) {
+            return (watch::channel(Some(StartResult::Refused(why))).1, Vec::new());
+        }
         let event = Event::Wanted { manager, connected };
-        let actions = state.core.apply(user_endpoint, event, clock::now());
+        let actions = state.core.apply(user_endpoint, event, now);
         let sender = state.waiters.entry(user_endpoint).or_insert_with(|| watch::channel(None).0);
         (sender.subscribe(), actions)
+    }
+
+    /// How a submit ends that has waited as long as it can.
+    fn so_far(&self, user_endpoint: EndpointId) -> StartResult {
+        let set_up = self.state().core.set_up(user_endpoint).cloned();
+        set_up.map_or(StartResult::Silent, StartResult::SettingUp)
     }
 
     /// Whether the manager of `user_endpoint` connected since a submit waits for it.
@@ -116,6 +131,7 @@ impl EndpointObserver for Starts {
     fn reported(&self, user_endpoint: EndpointId, credential: i64, liveness: Liveness) {
         let event = match liveness {
             Liveness::Online { .. } => Event::Alive,
+            Liveness::SettingUp { set_up, .. } => Event::SettingUp { credential, set_up },
             Liveness::FailedToStart(text) => Event::Reported { credential, text },
             // It ends while a submit waits: the manager has the command and starts it again.
             Liveness::Offline => return self.wake_supervisor(),
@@ -139,8 +155,13 @@ impl State {
         for action in actions {
             if let Action::Finish(result) = action {
                 self.due.retain(|due| *due != user_endpoint);
-                if let Some(waiters) = self.waiters.remove(&user_endpoint) {
-                    waiters.send_replace(Some(result.clone()));
+                let waiters = self.waiters.remove(&user_endpoint);
+                match (waiters.filter(|it| it.receiver_count() > 0), result) {
+                    (Some(waiters), _) => drop(waiters.send_replace(Some(result.clone()))),
+                    (None, StartResult::Refused(why)) => {
+                        self.unheard.add(user_endpoint, why.clone(), clock::now());
+                    }
+                    (None, _) => {}
                 }
             }
         }
@@ -184,29 +205,32 @@ pub struct Starter {
 }
 
 impl Starter {
-    /// Finds or starts the user endpoint of `manager` for `wanted`. Returns once it takes tasks, or how the start failed.
-    pub async fn ready(
-        &self,
-        manager: &Endpoint,
-        wanted: Wanted,
-    ) -> Result<EndpointId, (EndpointId, StartResult)> {
+    /// The id of the user endpoint of `manager` for `wanted`.
+    pub async fn id_of(&self, manager: EndpointId, wanted: &Wanted) -> Result<EndpointId, StoreError> {
         let RequestedConfiguration { config, runtime } = &wanted.choices;
-        let id = id::of(manager.id, wanted.identity, &config.to_object(), runtime.as_ref());
+        let template = self.store.endpoint_metadata(manager).await?.user_config_template;
+        let template = template.unwrap_or_default();
+        Ok(id::of(manager, wanted.identity, &config.to_object(), runtime.as_ref(), &template))
+    }
+
+    /// Waits until the user endpoint `id` of `manager`, which is that for `wanted`, takes tasks; starts it if need be. Returns how
+    /// the start failed, or that it has not ended.
+    pub async fn ready(&self, manager: &Endpoint, id: EndpointId, wanted: Wanted) -> Result<(), StartResult> {
         if self.dispatch.consumes(id) {
             // Anybody can compute an id and register it: check whose endpoint it is.
             return match self.store.endpoint(id).await {
-                Ok(Some(it)) if it.owner == wanted.identity && it.manager == Some(manager.id) => Ok(id),
+                Ok(Some(it)) if it.owner == wanted.identity && it.manager == Some(manager.id) => Ok(()),
                 Ok(Some(_)) => {
                     tracing::error!(user_endpoint = %id, "the id of a user endpoint belongs to another endpoint");
-                    Err((id, StartResult::Broken))
+                    Err(StartResult::Broken)
                 }
                 // It has just been deleted; the next submit starts it again.
-                Ok(None) => Err((id, StartResult::Broken)),
+                Ok(None) => Err(StartResult::Broken),
                 Err(error) => {
                     if !outage_log::logs(&error) {
                         tracing::error!(%error, user_endpoint = %id, "cannot look up a user endpoint");
                     }
-                    Err((id, StartResult::Broken))
+                    Err(StartResult::Broken)
                 }
             };
         }
@@ -219,10 +243,14 @@ impl Starter {
             // Not part of the request: other submits may have joined the start when this client disconnects.
             tokio::spawn(async move { starter.start(id, &manager, &wanted, at_once).await });
         }
-        let ended = result.wait_for(Option::is_some).await;
-        match ended.ok().and_then(|ended| ended.clone()).unwrap_or(StartResult::Broken) {
-            StartResult::Ready => Ok(id),
-            other => Err((id, other)),
+        let patience = START_TIMEOUT.unsigned_abs();
+        let ended = match tokio::time::timeout(patience, result.wait_for(Option::is_some)).await {
+            Ok(ended) => ended.ok().and_then(|ended| ended.clone()).unwrap_or(StartResult::Broken),
+            Err(_) => starts.so_far(id),
+        };
+        match ended {
+            StartResult::Ready => Ok(()),
+            other => Err(other),
         }
     }
 

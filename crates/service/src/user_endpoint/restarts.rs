@@ -110,6 +110,9 @@ impl Restarts {
             StartResult::Ready => "it started and took no task".to_owned(),
             StartResult::Refused(why) => why,
             StartResult::Silent => "it sent no heartbeat".to_owned(),
+            StartResult::SettingUp(set_up) => {
+                format!("its endpoint_setup had not ended after {} s", set_up.seconds)
+            }
             StartResult::TooMany => "its owner has the most user endpoints allowed".to_owned(),
             // No attempt was made.
             StartResult::Away | StartResult::Broken => {

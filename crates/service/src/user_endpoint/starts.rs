@@ -2,23 +2,28 @@
 //!
 //! ```text
 //! wanted --> manager away --connected--> command --published--> heartbeat awaited --> ready
-//!    |            |                                                  |        |
-//!    |            +------(timeout)-------> manager away              |        +--> refused, with the manager's text
-//!    +--(the manager is connected)-------^                           +--> silent
+//!    |            |                                                  |     ^  |
+//!    |            +------(timeout)-------> manager away              |     |  +--> refused, with the manager's text
+//!    +--(the manager is connected)-------^                           |     +--> setting up, as long as it reports that
+//!                                                                    +--> silent
 //! ```
 //!
-//! If several submits need the same user endpoint at a time, it is started once and each of them gets the result. Nothing
-//! here knows sockets, the store or the clock.
+//! If several submits need the same user endpoint at a time, it is started once and each of them gets the result. A set-up may
+//! take longer than a submit can wait: the start goes on, and later submits join it. Nothing here knows sockets, the store or
+//! the clock.
 
 use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;
+use wire::extensions::SetUp;
 
 /// How long a start waits for a manager that is not connected: managers reconnect after a restart of the service.
 pub const MANAGER_TIMEOUT: SignedDuration = SignedDuration::from_secs(15);
-/// How long a start may take: clients give up after 60 seconds and submit again.
+/// How long a start may take without a report, and a submit waits for it: clients give up after 60 seconds and submit again.
 pub const START_TIMEOUT: SignedDuration = SignedDuration::from_secs(50);
+/// How long a set-up may last without another report of it. User endpoints send one every few seconds.
+pub const SET_UP_TIMEOUT: SignedDuration = SignedDuration::from_secs(40);
 
 /// How a start ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum StartResult {
     Away,
     /// The manager got the command, and no heartbeat or report came since.
     Silent,
+    /// Its set-up still runs. Only a submit ends so; the start goes on.
+    SettingUp(SetUp),
     /// The submitter has the most user endpoints allowed.
     TooMany,
     /// The service failed.
@@ -48,6 +55,8 @@ pub enum Event {
     TooMany,
     /// The user endpoint sent a heartbeat.
     Alive,
+    /// The user endpoint, which has this credential, reported that its set-up still runs.
+    SettingUp { credential: i64, set_up: SetUp },
     /// A report of failure, sent with this credential.
     Reported { credential: i64, text: String },
 }
@@ -68,6 +77,7 @@ enum Phase {
     ManagerAway,
     Commanding,
     AwaitingHeartbeat { credential: i64 },
+    SettingUp { credential: i64, heard: Timestamp, set_up: SetUp },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +103,17 @@ impl Starts {
                 if connected { vec![Action::Begin, Action::Command] } else { vec![Action::Begin] }
             }
             Event::Commanded { credential } => {
-                if let Some(start) = self.0.get_mut(&user_endpoint) {
+                // One that is being set up may belong to an earlier command, of which the service has forgotten before its restart.
+                if let Some(start) = self.0.get_mut(&user_endpoint)
+                    && !matches!(start.phase, Phase::SettingUp { .. })
+                {
                     start.phase = Phase::AwaitingHeartbeat { credential };
+                }
+                Vec::new()
+            }
+            Event::SettingUp { credential, set_up } => {
+                if let Some(start) = self.0.get_mut(&user_endpoint) {
+                    start.phase = Phase::SettingUp { credential, heard: now, set_up };
                 }
                 Vec::new()
             }
@@ -103,12 +122,14 @@ impl Starts {
             Event::Alive => self.finish(user_endpoint, StartResult::Ready),
             Event::Reported { credential, text } => {
                 // A report about an earlier attempt may come late.
-                let awaited = Phase::AwaitingHeartbeat { credential };
-                match self.0.get(&user_endpoint) {
-                    Some(start) if start.phase == awaited => {
-                        self.finish(user_endpoint, StartResult::Refused(text))
-                    }
-                    _ => Vec::new(),
+                let awaited = match self.0.get(&user_endpoint).map(|start| &start.phase) {
+                    Some(Phase::AwaitingHeartbeat { credential: awaited }) => credential == *awaited,
+                    Some(Phase::SettingUp { credential: reporting, .. }) => credential >= *reporting,
+                    Some(Phase::ManagerAway | Phase::Commanding) | None => false,
+                };
+                match awaited {
+                    true => self.finish(user_endpoint, StartResult::Refused(text)),
+                    false => Vec::new(),
                 }
             }
         }
@@ -137,7 +158,19 @@ impl Starts {
     /// When the time of this start is over.
     pub fn due(&self, user_endpoint: EndpointId) -> Option<Timestamp> {
         let start = self.0.get(&user_endpoint)?;
-        Some(start.began + if start.phase == Phase::ManagerAway { MANAGER_TIMEOUT } else { START_TIMEOUT })
+        Some(match start.phase {
+            Phase::ManagerAway => start.began + MANAGER_TIMEOUT,
+            Phase::Commanding | Phase::AwaitingHeartbeat { .. } => start.began + START_TIMEOUT,
+            Phase::SettingUp { heard, .. } => heard + SET_UP_TIMEOUT,
+        })
+    }
+
+    /// How far its set-up is, if that runs.
+    pub fn set_up(&self, user_endpoint: EndpointId) -> Option<&SetUp> {
+        match &self.0.get(&user_endpoint)?.phase {
+            Phase::SettingUp { set_up, .. } => Some(set_up),
+            _ => None,
+        }
     }
 
     fn finish(&mut self, user_endpoint: EndpointId, result: StartResult) -> Vec<Action> {
@@ -168,6 +201,10 @@ mod tests {
 
     fn reported(credential: i64) -> Event {
         Event::Reported { credential, text: "no such user".into() }
+    }
+
+    fn setting_up(credential: i64, seconds: u64) -> Event {
+        Event::SettingUp { credential, set_up: SetUp { seconds, output: "solving".into() } }
     }
 
     /// One step of a table: what happens when, and what must be done.
@@ -241,6 +278,40 @@ mod tests {
                 Tick(49, vec![]),
                 Tick(50, finish(StartResult::Silent)),
                 Is(Event::Alive, 51, vec![]),
+            ],
+            // Its set-up takes long: the start goes on as long as it is heard of, and those who come later join it.
+            vec![
+                Is(wanted(true), 0, begun()),
+                commanded(),
+                Is(setting_up(7, 5), 5, vec![]),
+                Is(setting_up(7, 40), 40, vec![]),
+                Tick(50, vec![]),
+                Is(wanted(true), 60, vec![]),
+                Is(setting_up(7, 70), 70, vec![]),
+                Is(Event::Alive, 100, finish(StartResult::Ready)),
+            ],
+            // It fails, or is not heard of any more.
+            vec![
+                Is(wanted(true), 0, begun()),
+                commanded(),
+                Is(setting_up(7, 5), 5, vec![]),
+                Is(reported(6), 9, vec![]),
+                Is(reported(7), 55, finish(refused())),
+            ],
+            vec![
+                Is(wanted(true), 0, begun()),
+                commanded(),
+                Is(setting_up(7, 30), 30, vec![]),
+                Tick(69, vec![]),
+                Tick(70, finish(StartResult::Silent)),
+            ],
+            // It was begun before the service was started again: its credential is older than that of the new command.
+            vec![
+                Is(setting_up(6, 5), 0, vec![]),
+                Is(wanted(true), 1, begun()),
+                Is(setting_up(6, 10), 2, vec![]),
+                commanded(),
+                Is(reported(6), 9, finish(refused())),
             ],
             // The command could not be published; the next submit tries again.
             vec![

@@ -94,9 +94,9 @@ impl Supervisor {
         tokio::spawn(async move {
             let wanted = Wanted { identity: it.owner, choices: it.choices };
             let result = match supervisor.starter.store.endpoint(it.manager).await {
-                Ok(Some(manager)) => match supervisor.starter.ready(&manager, wanted).await {
-                    Ok(_) => StartResult::Ready,
-                    Err((_, result)) => result,
+                Ok(Some(manager)) => match supervisor.starter.ready(&manager, it.id, wanted).await {
+                    Ok(()) => StartResult::Ready,
+                    Err(result) => result,
                 },
                 // The manager was deleted, and the user endpoint with it.
                 Ok(None) => StartResult::Away,

@@ -33,5 +33,6 @@ mod sign_in;
 mod support;
 mod terminal;
 mod tls;
+mod user_endpoint_life;
 mod user_endpoints;
 mod visitor;

@@ -13,26 +13,26 @@ use crate::support::{
 };
 
 /// A manager's AMQP side.
-struct FakeManager {
-    registration: Registration,
+pub struct FakeManager {
+    pub registration: Registration,
     _connection: Connection,
     _channel: Channel,
     commands: Consumer,
 }
 
 impl FakeManager {
-    async fn connect(registration: Registration) -> FakeManager {
+    pub async fn connect(registration: Registration) -> FakeManager {
         let (connection, channel) = open(registration.url()).await;
         let queue = registration.0["command_queue_info"]["queue"].as_str().unwrap();
         let commands = consume(&channel, queue, false).await.unwrap();
         FakeManager { registration, _connection: connection, _channel: channel, commands }
     }
 
-    fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         self.registration.id()
     }
 
-    async fn command(&mut self) -> (Delivery, Value) {
+    pub async fn command(&mut self) -> (Delivery, Value) {
         let delivery =
             within("a command in the manager's queue", self.commands.next()).await.unwrap().unwrap();
         delivery.ack(BasicAckOptions::default()).await.unwrap();
@@ -41,12 +41,12 @@ impl FakeManager {
     }
 
     /// Whether a command comes within a moment.
-    async fn idle(&mut self) -> bool {
+    pub async fn idle(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(300), self.commands.next()).await.is_err()
     }
 }
 
-async fn register(client: &Client, multi_user: bool) -> Registration {
+pub async fn register(client: &Client, multi_user: bool) -> Registration {
     let metadata = json!({"endpoint_version": "4.19.0", "user_config_template": "engine: {}",
         "user_config_schema": {"type": "object"}});
     let mut body = json!({"endpoint_name": "manager", "metadata": metadata, "high_assurance": false});
@@ -56,7 +56,7 @@ async fn register(client: &Client, multi_user: bool) -> Registration {
     Registration(client.post("/v3/endpoints", body).await.ok())
 }
 
-async fn submit(client: &Client, manager: &str, config: Value) -> Answer {
+pub async fn submit(client: &Client, manager: &str, config: Value) -> Answer {
     let function = client.function().await;
     let body = json!({"tasks": {function: [PAYLOAD]}, "user_endpoint_config": config,
         "user_runtime": {"globus_compute_sdk_version": "4.19.0", "python_version": "3.11.7 (main)"}});
@@ -64,7 +64,7 @@ async fn submit(client: &Client, manager: &str, config: Value) -> Answer {
 }
 
 /// The user endpoint as it comes up by the credentials in a command.
-async fn come_up(command: &Value) -> FakeEndpoint {
+pub async fn come_up(command: &Value) -> FakeEndpoint {
     let endpoint = FakeEndpoint::connect(&Registration(command["kwargs"]["amqp_creds"].clone())).await;
     endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
     endpoint

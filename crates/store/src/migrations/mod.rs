@@ -23,10 +23,14 @@ pub(crate) const SQLITE: Migrations = &[
     (13, "keyed submissions by age", include_str!("sqlite/0013_keyed_submissions_by_age.sql")),
     (14, "generations", include_str!("sqlite/0014_generations.sql")),
     (15, "several processes", include_str!("sqlite/0015_several_processes.sql")),
+    (16, "life of user endpoints", include_str!("sqlite/0016_life_of_user_endpoints.sql")),
 ];
 
 /// PostgreSQL begins with what SQLite had come to by then.
-pub(crate) const POSTGRES: Migrations = &[(1, "first", include_str!("postgres/0001_first.sql"))];
+pub(crate) const POSTGRES: Migrations = &[
+    (1, "first", include_str!("postgres/0001_first.sql")),
+    (2, "life of user endpoints", include_str!("postgres/0002_life_of_user_endpoints.sql")),
+];
 
 pub(crate) fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|&(version, name, sql)| {

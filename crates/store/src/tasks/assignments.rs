@@ -65,7 +65,7 @@ impl Command for AcknowledgeAssignments {
                 named.build().execute(&mut *tx).await?;
             }
         }
-        counters::count(tx, self.endpoint, change).await?;
+        counters::count(tx, self.endpoint, change, None).await?;
         Ok(files)
     }
 }

@@ -1,6 +1,7 @@
 //! Counts an endpoint's tasks by state. The transactions that change tasks update the counts, so they are always exact,
-//! and reading them costs one row.
+//! and reading them costs one row. The same row says when the endpoint was used last.
 
+use jiff::Timestamp;
 use wire::EndpointId;
 
 use crate::columns::key;
@@ -34,17 +35,23 @@ impl Counters {
     }
 }
 
-/// Adds `change` to the counts of `endpoint`.
-pub(crate) async fn count(tx: &mut Tx, endpoint: EndpointId, change: Counters) -> Result<(), StoreError> {
-    if change == Counters::default() {
+/// Adds `change` to the counts of `endpoint`. `used`: when it is used by this; absent: the time stays.
+pub(crate) async fn count(
+    tx: &mut Tx,
+    endpoint: EndpointId,
+    change: Counters,
+    used: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    if change == Counters::default() && used.is_none() {
         return Ok(());
     }
     query(
-        "INSERT INTO endpoint_tasks (endpoint_id, waiting, taken, succeeded, failed, late) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (endpoint_id) DO UPDATE SET \
+        "INSERT INTO endpoint_tasks (endpoint_id, waiting, taken, succeeded, failed, late, used_us) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (endpoint_id) DO UPDATE SET \
          waiting = endpoint_tasks.waiting + excluded.waiting, taken = endpoint_tasks.taken + excluded.taken, \
          succeeded = endpoint_tasks.succeeded + excluded.succeeded, \
-         failed = endpoint_tasks.failed + excluded.failed, late = endpoint_tasks.late + excluded.late",
+         failed = endpoint_tasks.failed + excluded.failed, late = endpoint_tasks.late + excluded.late, \
+         used_us = coalesce(excluded.used_us, endpoint_tasks.used_us)",
     )
     .bind(key(endpoint.as_uuid()))
     .bind(change.waiting)
@@ -52,6 +59,7 @@ pub(crate) async fn count(tx: &mut Tx, endpoint: EndpointId, change: Counters) -
     .bind(change.succeeded)
     .bind(change.failed)
     .bind(change.late)
+    .bind(used.map(Timestamp::as_microsecond))
     .execute(tx)
     .await?;
     Ok(())

@@ -5,7 +5,7 @@ use wire::{EndpointId, IdentityId};
 
 use crate::columns::{id, instant, key, time};
 use crate::database::{Row, StatementBuilder, query};
-use crate::{Store, StoreError};
+use crate::{EndReason, Store, StoreError};
 
 /// An endpoint as its users' lists show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,10 @@ pub struct EndpointSummary {
     pub waiting: i64,
     pub taken: i64,
     pub created: Timestamp,
+    /// Of a user endpoint.
+    pub last_end: Option<EndReason>,
+    /// When its last run began, as far as it told.
+    pub run_since: Option<Timestamp>,
 }
 
 /// Which endpoints to summarise.
@@ -119,7 +123,7 @@ impl Store {
     ) -> Result<Vec<EndpointSummary>, StoreError> {
         let mut select = StatementBuilder::new(
             "SELECT e.id, e.owner_id, i.username, e.name, e.display_name, e.manager_id, e.locked_until_us, \
-             e.created_us, coalesce(t.waiting, 0) AS waiting, coalesce(t.taken, 0) AS taken FROM endpoints e \
+             e.created_us, e.end_reason, e.end_us, e.run_since_us, coalesce(t.waiting, 0) AS waiting, coalesce(t.taken, 0) AS taken FROM endpoints e \
              LEFT JOIN identities i ON i.id = e.owner_id LEFT JOIN endpoint_tasks t ON t.endpoint_id = e.id",
         );
         match which {
@@ -134,7 +138,11 @@ impl Store {
         select.push(" ORDER BY e.name, e.id LIMIT ").push_bind(i64::try_from(count).unwrap_or(i64::MAX));
         let rows = select.build().fetch_all(&self.readers).await?;
         let line = |row: &Row| {
-            let locked: Option<i64> = row.try_get("locked_until_us")?;
+            let moment = |column: &'static str| -> Result<Option<Timestamp>, StoreError> {
+                let micros: Option<i64> = row.try_get(column)?;
+                micros.map(|micros| instant(micros, column)).transpose()
+            };
+            let reason: Option<String> = row.try_get("end_reason")?;
             Ok(EndpointSummary {
                 id: EndpointId::from_uuid(id(row, "id")?),
                 owner: IdentityId::from_uuid(id(row, "owner_id")?),
@@ -145,10 +153,12 @@ impl Store {
                     Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),
                     None => None,
                 },
-                locked_until: locked.map(|micros| instant(micros, "locked_until_us")).transpose()?,
+                locked_until: moment("locked_until_us")?,
                 waiting: row.try_get("waiting")?,
                 taken: row.try_get("taken")?,
                 created: time(row, "created_us")?,
+                last_end: reason.zip(moment("end_us")?).map(|(reason, at)| EndReason { reason, at }),
+                run_since: moment("run_since_us")?,
             })
         };
         rows.iter().map(line).collect()

@@ -13,6 +13,7 @@ use crate::identity::account_status::is_active;
 use crate::identity::credentials::{self, Holder};
 use crate::locks::lock_endpoint;
 use crate::secret::Hash;
+use crate::tasks::counters::{self, Counters};
 use crate::{Command, Store, StoreError, Tx};
 
 #[derive(Clone, Debug)]
@@ -179,6 +180,9 @@ impl Command for RegisterEndpoint {
         let holder = Holder::Endpoint(endpoint.id);
         credentials::keep_newest(tx, holder, number).await?;
         credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
+        if endpoint.manager.is_some() {
+            counters::count(tx, endpoint.id, Counters::default(), Some(self.now)).await?;
+        }
         Ok(RegistrationResult::Credential(number))
     }
 }

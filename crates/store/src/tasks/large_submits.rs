@@ -166,7 +166,7 @@ impl Command for ReleaseOrDrop {
             } else if !done {
                 release(tx, &request, last).await?;
                 let change = Counters { waiting: count, ..Counters::default() };
-                counters::count(tx, EndpointId::from_uuid(endpoint), change).await?;
+                counters::count(tx, EndpointId::from_uuid(endpoint), change, None).await?;
             }
             if done || step_result.gone {
                 query("DELETE FROM staged_submits WHERE request_id = $1")

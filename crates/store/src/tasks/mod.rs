@@ -18,6 +18,7 @@ pub(crate) mod submit;
 mod submit_request;
 mod task_groups;
 mod task_rows;
+mod unused_user_endpoints;
 
 pub use assignments::{AcknowledgeAssignments, Assignment};
 pub use containers::{AddContainer, Container};
@@ -29,7 +30,7 @@ pub use endpoints::{
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use open_tasks::{OpenTask, OpenTaskFilter};
-pub use reports::{Progress, Report};
+pub use reports::{EndReason, Progress, Report};
 pub use results::{
     AcknowledgeDeliveries, DeleteTasks, Delivery, ExpireResults, RecordResults, Recorded, RecordedResults,
     ReportedResult,
@@ -40,3 +41,4 @@ pub use retried_submits::{
 pub use submit_request::{NewTask, Submit, SubmitResult};
 pub use task_groups::TaskGroup;
 pub use task_rows::{Page, TaskRow};
+pub use unused_user_endpoints::ForgetUserEndpoint;

@@ -1,5 +1,6 @@
-//! Records what heartbeats report: the runs of endpoints, and the progress of their open tasks.
+//! Records what heartbeats report: the runs of endpoints, why user endpoints ended, and the progress of open tasks.
 
+use jiff::Timestamp;
 use wire::message::TaskState;
 use wire::{EndpointId, TaskId};
 
@@ -15,10 +16,19 @@ pub struct Progress {
     pub state: TaskState,
 }
 
+/// Why a user endpoint ended, or could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndReason {
+    pub reason: String,
+    pub at: Timestamp,
+}
+
 /// Records some heartbeats. States of tasks that have ended, or belong to another endpoint, are ignored.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub runs: Vec<(EndpointId, Run)>,
+    /// Of user endpoints; the last of each stays.
+    pub ends: Vec<(EndpointId, EndReason)>,
     /// At most [`Report::MOST`], and one for each task.
     pub progress: Vec<Progress>,
 }
@@ -44,6 +54,17 @@ impl Command for Report {
                 .bind(run.since.as_microsecond())
                 .execute(&mut *tx)
                 .await?;
+        }
+        self.ends.sort_by_key(|(endpoint, _)| *endpoint);
+        for (endpoint, EndReason { reason, at }) in self.ends {
+            query(
+                "UPDATE endpoints SET end_reason = $2, end_us = $3 WHERE id = $1 AND manager_id IS NOT NULL",
+            )
+            .bind(key(endpoint.as_uuid()))
+            .bind(reason)
+            .bind(at.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
         }
         if self.progress.is_empty() {
             return Ok(());

@@ -102,7 +102,7 @@ impl Command for RecordResults {
             record(tx, fresh, self.now, &mut freed).await?;
         }
         for (endpoint, change) in changes {
-            counters::count(tx, endpoint, change).await?;
+            counters::count(tx, endpoint, change, Some(self.now)).await?;
         }
         Ok(RecordedResults { recorded, freed })
     }

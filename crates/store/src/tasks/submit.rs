@@ -79,7 +79,8 @@ impl Command for SubmitAttempt {
         } else {
             submit.write_tasks(tx).await?;
             let waiting = i64::try_from(submit.tasks.len()).unwrap_or(i64::MAX);
-            counters::count(tx, submit.endpoint, Counters { waiting, ..Counters::default() }).await?;
+            let change = Counters { waiting, ..Counters::default() };
+            counters::count(tx, submit.endpoint, change, Some(submit.now)).await?;
         }
         Ok(SubmitStep::Done(SubmitResult::New(accepted)))
     }

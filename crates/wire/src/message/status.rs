@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::extensions::SetUp;
 use crate::id::{EndpointId, TaskId};
 use crate::json::FreeForm;
 
@@ -75,6 +76,8 @@ pub struct ManagerStatusReport {
 pub enum Liveness {
     /// Online; the next heartbeat follows within about this many seconds.
     Online { period: f64 },
+    /// Online as above, but it takes no tasks yet: its set-up still runs.
+    SettingUp { period: f64, set_up: SetUp },
     /// The endpoint has stopped in an orderly way.
     Offline,
     /// A user endpoint that could not be started, with the reason.
@@ -97,9 +100,11 @@ impl StatusReport {
         }
         let period = heartbeat_period.as_ref().and_then(Value::as_f64).unwrap_or(DEFAULT_HEARTBEAT_PERIOD);
         if period <= 0.0 || active == Some(Value::Bool(false)) {
-            Liveness::Offline
-        } else {
-            Liveness::Online { period }
+            return Liveness::Offline;
+        }
+        match SetUp::of(&self.global_state) {
+            Some(set_up) => Liveness::SettingUp { period, set_up },
+            None => Liveness::Online { period },
         }
     }
 }

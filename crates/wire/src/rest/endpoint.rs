@@ -222,12 +222,24 @@ pub struct UserEndpoint {
     #[serde(default)]
     pub owner_name: Option<String>,
     pub status: Presence,
-    /// Why it could not be started last; sent as null if it could, or if nobody tried since the service started.
+    /// Why it could not be started last, or how its last attempt to start went on; sent as null if it runs, or has run.
     #[serde(default)]
     pub last_failure: Option<String>,
+    /// Why it ended last, or could not be started; sent as null if it never ended, or did not say why.
+    #[serde(default)]
+    pub last_end: Option<EndReason>,
     pub waiting: i64,
     /// Acknowledged by the user endpoint, and not ended.
     pub taken: i64,
+}
+
+/// Why a user endpoint ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndReason {
+    pub reason: String,
+    /// In UTC, as RFC 3339 has it. Sent as null if nobody knows.
+    #[serde(default)]
+    pub at: Option<String>,
 }
 
 /// Response of `GET /v3/endpoints/{id}/allowed_functions`.
