@@ -90,7 +90,7 @@ chaos: build environments ## everything that can break breaks, for an hour; FARC
 	$(if $(FARCALL_CHAOS),$(PYTEST) -s tests/chaos,$(PYTHON) tests/long.py chaos-1 chaos-2 chaos-3 chaos-upstream)
 
 # The parts: tests/long.py. Each takes at most half an hour.
-test-long: build environments ## the tests that take minutes; PART=chaos-1, -2, -3, chaos-upstream, kills, openapi, postgres, postgres-faults or others; records each run
+test-long: build environments ## the tests that take minutes; PART=chaos-1, -2, -3, chaos-upstream, kills, idle-rounds, openapi, postgres, postgres-faults or others; records each run
 	$(PYTHON) tests/long.py $(PART)
 
 check: $(DENY) ## formatting, lints, licences, bans, documentation links, and the rules of this repository

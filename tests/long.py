@@ -36,6 +36,7 @@ PARTS = {
     "chaos-upstream": ("the same with upstream's endpoint", ONE),
     "postgres-faults": ("PostgreSQL breaks in every way, alone and among everything else that can break", ONE),
     "kills": ("endpoint, node or worker killed, 60 times each run", TWO),
+    "idle-rounds": ("200 submits at the moment when an idle user endpoint ends", ONE),
     "openapi": ("schemathesis with 500 examples for each operation", ONE),
     "postgres": ("the end-to-end tests, each service on PostgreSQL", THREE),
     OTHERS: ("attacks at full size, kills of the service, slow paths of SDK and endpoint", TWO),

@@ -173,7 +173,9 @@ async fn play(store: &Store) {
     let acknowledge = AcknowledgeAssignments { endpoint: endpoint(0), seqs, credential: 1 };
     store.remove_files(store.write(acknowledge).await.unwrap()).await;
     let progress = vec![Progress { endpoint: endpoint(0), task: task(1), state: TaskState::Running }];
-    store.write(Report { runs: Vec::new(), progress }).await.unwrap();
+    let end = EndReason { reason: "It was idle".to_owned(), at: now };
+    let report = Report { runs: Vec::new(), ends: vec![(endpoint(0), end)], progress };
+    store.write(report).await.unwrap();
     for which in [OpenTaskFilter::All, OpenTaskFilter::TakenBefore(2)] {
         let last = store.last_assignment().await.unwrap();
         assert_eq!(store.open_tasks(endpoint(0), which, last, 10).await.unwrap().len(), 3);

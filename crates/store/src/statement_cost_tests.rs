@@ -167,7 +167,7 @@ async fn what_heartbeats_say_is_bounded_and_costs_what_it_is() {
         metered.submit(1, &tasks(0..stored)).await;
         let state = TaskState::Running;
         let progress = (0..said).map(|n| Progress { endpoint: endpoint(0), task: task(n), state }).collect();
-        let (_, steps) = metered.run(Report { runs: Vec::new(), progress }).await;
+        let (_, steps) = metered.run(Report { progress, ..Report::default() }).await;
         cost.push(steps);
     }
     assert_grows_with_the_log("a report", cost[0], cost[1]);
@@ -185,7 +185,7 @@ async fn a_heartbeat_speaks_of_its_endpoints_own_open_tasks() {
     let ended = ReportedResult { task: task(2), endpoint: endpoint(0), outcome: Outcome::Succeeded, message };
     store.write(RecordResults { results: vec![ended], now: NOW }).await.unwrap();
     let said = |n| Progress { endpoint: endpoint(0), task: task(n), state: TaskState::Running };
-    store.write(Report { runs: Vec::new(), progress: (1..6).map(said).collect() }).await.unwrap();
+    store.write(Report { progress: (1..6).map(said).collect(), ..Report::default() }).await.unwrap();
     let mut told = Vec::new();
     for n in 0..4 {
         told.push(store.tasks(&[task(n)]).await.unwrap()[0].state.status(true));

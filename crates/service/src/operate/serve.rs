@@ -26,6 +26,7 @@ use crate::rest;
 use crate::rest::{App, BodyRoom, SubmitAnswers};
 use crate::tasks::presence::Presence;
 use crate::tasks::retention::Retention;
+use crate::user_endpoint::forgetting::Forgetting;
 use crate::user_endpoint::supervisor::Supervisor;
 use crate::user_endpoint::{Starter, Starts};
 use identity::Identity;
@@ -119,6 +120,7 @@ impl fmt::Display for Addresses {
 pub struct Service {
     addresses: Addresses,
     retention: Retention,
+    forgetting: Forgetting,
     supervisor: Supervisor,
     store: Store,
     dispatch: Dispatch,
@@ -227,14 +229,21 @@ impl Service {
         );
         let retention = Retention {
             store: store.clone(),
-            dispatch: dispatch.clone(),
-            starts: starts.clone(),
-            presence,
+            ender: dispatch.ender().clone(),
+            presence: presence.clone(),
             limits: config.limits,
+        };
+        let forgetting = Forgetting {
+            store: store.clone(),
+            dispatch: dispatch.clone(),
+            starts,
+            presence,
+            life: config.limits.user_endpoint_life(),
         };
         Ok(Service {
             addresses,
             retention,
+            forgetting,
             supervisor,
             store,
             dispatch,
@@ -282,6 +291,7 @@ impl Service {
                 self.broker.run(Vec::new(), async move { begun.begun().await }),
                 self.admin.run(stop.clone()),
                 self.retention.run(stop.clone()),
+                self.forgetting.run(stop.clone()),
                 self.supervisor.run(stop.clone()),
                 certificates,
             );

@@ -1,4 +1,4 @@
-//! Deletes expired results, tasks, payload files, records of submits and user endpoints, and ends tasks that no endpoint takes.
+//! Deletes expired results, tasks, payload files and records of submits, and ends tasks that no endpoint takes.
 //!
 //! The periods are [limits](crate::limits). Each pass looks at the whole store, so that it may be repeated or missed. It keeps no state, and the time is passed in.
 
@@ -7,16 +7,12 @@ use std::time::Duration;
 use daemon::stop::Stop;
 use jiff::{SignedDuration, Timestamp};
 
-use super::ending::Ending;
+use super::ending::{Ending, TaskEnder};
 use super::presence::Presence;
 use crate::clock;
-use crate::dispatch::Dispatch;
 use crate::limits::Limits;
-use crate::user_endpoint::Starts;
 use store::tasks::state::TaskHolder;
-use store::{
-    DeleteSubmitRecords, DeleteTasks, ExpireResults, ForgetUserEndpoint, Store, StoreError, outage_log,
-};
+use store::{DeleteSubmitRecords, DeleteTasks, ExpireResults, Store, StoreError, outage_log};
 
 /// The time between two passes.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -30,8 +26,7 @@ const LONGEST_REQUEST: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Clone, Debug)]
 pub struct Retention {
     pub store: Store,
-    pub dispatch: Dispatch,
-    pub starts: Starts,
+    pub ender: TaskEnder,
     pub presence: Presence,
     pub limits: Limits,
 }
@@ -47,8 +42,6 @@ pub struct Pass {
     pub abandoned: usize,
     /// Files that no row named, and that were removed.
     pub collected: usize,
-    /// User endpoints that nobody had used for long.
-    pub unused: usize,
 }
 
 impl Retention {
@@ -79,7 +72,7 @@ impl Retention {
     /// Runs one pass, at `now`. Files made before `files_before` belong to no running request.
     pub async fn pass(&self, now: Timestamp, files_before: Timestamp) -> Result<Pass, StoreError> {
         let mut done = Pass::default();
-        self.dispatch.ender().end_orphans().await?;
+        self.ender.end_orphans().await?;
         loop {
             let expire = ExpireResults { before: now - self.limits.result_life(), count: TOGETHER };
             let (expired, freed) = self.store.write(expire).await?;
@@ -98,36 +91,10 @@ impl Retention {
             }
         }
         done.abandoned = self.end_stale_tasks(now).await?;
-        done.unused = self.forget_user_endpoints(now).await?;
         done.collected = self.store.remove_unreferenced_before(files_before).await?;
         let (before, keys_before) = (now - self.limits.resent(), now - self.limits.idempotency());
         while self.store.write(DeleteSubmitRecords { before, keys_before, count: SUBMITS }).await? {}
         Ok(done)
-    }
-
-    /// Forgets user endpoints that were not used for long. One that is online, or being started, may have no tasks at this moment.
-    async fn forget_user_endpoints(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let before = now - self.limits.user_endpoint_life();
-        let mut forgotten = 0;
-        let mut after = None;
-        loop {
-            let unused = self.store.unused_user_endpoints(before, after, TOGETHER).await?;
-            after = unused.last().copied();
-            for &endpoint in &unused {
-                if self.presence.online(endpoint, now)
-                    || self.dispatch.consumes(endpoint)
-                    || self.starts.is_starting(endpoint)
-                    || !self.store.write(ForgetUserEndpoint { endpoint, before }).await?
-                {
-                    continue;
-                }
-                self.dispatch.endpoint_forgotten(endpoint).await?;
-                forgotten += 1;
-            }
-            if unused.len() < TOGETHER {
-                return Ok(forgotten);
-            }
-        }
     }
 
     /// Ends tasks that have waited too long, and tasks taken by an endpoint that is offline. An online endpoint may still
@@ -158,7 +125,7 @@ impl Retention {
                 };
                 endings.push(Ending { endpoint: task.endpoint, task: task.id, why: text.into() });
             }
-            self.dispatch.ender().end(&endings).await?;
+            self.ender.end(&endings).await?;
             abandoned += endings.len();
             if open.len() < TOGETHER {
                 return Ok(abandoned);

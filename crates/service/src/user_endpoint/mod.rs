@@ -6,6 +6,7 @@
 //! No step polls. A user endpoint that ends is started again for its open tasks: [`restarts`], [`supervisor`]. A failure that no
 //! submit waited for any more is told to the next one: [`unheard`].
 
+pub mod forgetting;
 pub mod id;
 pub mod restarts;
 pub mod starts;
