@@ -293,9 +293,17 @@ fn check_arguments(raw: Option<&RawValue>) -> Result<Vec<String>, String> {
     }
 }
 
-/// The beginning of a stranger's text, for a message.
+/// The beginning of a stranger's text, for a message. It may be a part of the command that should have been the credentials:
+/// nothing of an address but its scheme is shown.
 fn shortened(text: &str) -> String {
-    text.chars().take(MAX_SHOWN_LENGTH).collect()
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find([' ', '"', '\'', '`', ',']).unwrap_or(part.len());
+        shown.push_str("://…");
+        shown.push_str(part.get(end..).unwrap_or_default());
+    }
+    shown.chars().take(MAX_SHOWN_LENGTH).collect()
 }
 
 #[cfg(test)]

@@ -181,3 +181,16 @@ proptest! {
         let _ = read(&with(pointer, Some(value)));
     }
 }
+
+#[test]
+fn messages_show_the_beginning_of_what_is_wrong_and_no_password() {
+    for (text, shown) in [
+        ("plain", "plain"),
+        ("field `amqp://user:secret@host:5671/` is missing", "field `amqp://…` is missing"),
+        ("\"amqps://a:b@c/\", \"http://d\" and amqp://e:f", "\"amqps://…\", \"http://…\" and amqp://…"),
+        ("://", "://…"),
+    ] {
+        assert_eq!(shortened(text), shown);
+    }
+    assert_eq!(shortened(&"ü".repeat(10_000)).chars().count(), MAX_SHOWN_LENGTH);
+}

@@ -9,6 +9,7 @@ mod engine_failures;
 mod fake_service;
 mod fence;
 mod home;
+mod hostile_commands;
 mod manager;
 mod queues;
 mod render_user_config;

@@ -2,6 +2,7 @@
 //! starts as other users are shown end to end.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
@@ -11,27 +12,32 @@ use crate::home::{Home, wait_until};
 use crate::queues::{Commands, now};
 
 const ID: &str = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c21";
-const PERSON: &str = "00000000-0000-4000-8000-00000000000a";
+pub(crate) const PERSON: &str = "00000000-0000-4000-8000-00000000000a";
 
 /// A manager in a directory of its own, and its command queue.
-struct Scene {
-    home: Home,
-    manager: Child,
-    commands: Commands,
+pub(crate) struct Scene {
+    pub(crate) home: Home,
+    pub(crate) manager: Child,
+    pub(crate) commands: Commands,
     _service: FakeService,
 }
 
 impl Scene {
     fn new() -> Self {
+        // Whoever runs the tests as an ordinary user has this identity.
+        Self::serving("00000000-0000-4000-8000-0000000000ff", "[]")
+    }
+
+    /// One that serves this identity if an ordinary user runs the tests, and otherwise whom the mapping maps.
+    pub(crate) fn serving(owner: &'static str, people: &str) -> Self {
         let (registration, commands) = Commands::of_manager(ID);
         let service = FakeService::start(move |request| match request.line.as_str() {
-            // Whoever runs the tests as an ordinary user has this identity.
-            "GET /v2/oauth2/userinfo" => (200, json!({"sub": "00000000-0000-4000-8000-0000000000ff"})),
+            "GET /v2/oauth2/userinfo" => (200, json!({"sub": owner})),
             _ => (200, registration.clone()),
         });
         let home = Home::new(&service);
         let mapping = home.path("mapping.json");
-        fs::write(&mapping, "[]").unwrap();
+        fs::write(&mapping, people).unwrap();
         home.configure(
             "mep",
             &json!({"multi_user": true, "identity_mapping_config_path": mapping}).to_string(),
@@ -43,12 +49,12 @@ impl Scene {
         Self { home, manager, commands, _service: service }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.path("mep/endpoint.log")).unwrap()
     }
 
     /// A well-formed command, and the queue in which its notice arrives.
-    fn command(&self, name: &str) -> Value {
+    pub(crate) fn command(&self, name: &str) -> Value {
         json!({
             "command": "cmd_start_endpoint",
             "globus_username": "alice@example.edu",
@@ -123,4 +129,42 @@ fn a_second_instance_is_refused_and_takes_no_command() {
     let stopped = scene.home.run(&["stop", "mep"]);
     assert_eq!((stopped.status, stopped.err.as_str()), (0, "> Endpoint <mep> is now stopped\n"));
     assert!(scene.log().trim_end().ends_with(&format!("---------- Endpoint Manager ends: {ID}")));
+}
+
+/// As root: an ordinary user's manager starts nobody else's user endpoints.
+#[test]
+fn files_that_others_can_change_keep_a_manager_from_starting() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let service = FakeService::start(|request| panic!("nothing is registered: {}", request.line));
+    let home = Home::new(&service);
+    let mapping = home.path("mapping.json");
+    home.configure("mep", &json!({"multi_user": true, "identity_mapping_config_path": mapping}).to_string());
+    fs::write(&mapping, "[]").unwrap();
+    let template = home.path("mep/user_config_template.yaml.j2");
+    fs::write(&template, "engine: {}\n").unwrap();
+    let mode =
+        |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for path in [home.path("mep/config.yaml"), mapping] {
+        mode(&path, 0o666);
+        let text = format!(
+            "'{0}' can be changed by everybody, because '{0}' may be written by all,",
+            path.display()
+        );
+        for command in ["check", "start"] {
+            let ran = home.run(&[command, "mep"]);
+            assert_eq!(ran.status, 77, "{ran:?}");
+            assert!(ran.err.contains(&text) && ran.err.contains("do: chmod o-w"), "{ran:?}");
+        }
+        mode(&path, 0o644);
+    }
+    assert_eq!(home.run(&["check", "mep"]).status, 0);
+    mode(&template, 0o666);
+    let ran = home.run(&["check", "mep"]);
+    assert_eq!(
+        (ran.status, ran.err.contains(&format!("'{}' can be changed by everybody", template.display()))),
+        (0, true),
+        "{ran:?}"
+    );
 }

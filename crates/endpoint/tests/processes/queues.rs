@@ -135,7 +135,11 @@ impl Commands {
     }
 
     pub(crate) fn send(&self, body: &[u8], timestamp: Option<u64>) {
-        let mut properties = Properties::default().with_content_type("application/json".into());
+        self.send_as("application/json", body, timestamp);
+    }
+
+    pub(crate) fn send_as(&self, content_type: &str, body: &[u8], timestamp: Option<u64>) {
+        let mut properties = Properties::default().with_content_type(content_type.into());
         if let Some(timestamp) = timestamp {
             properties = properties.with_timestamp(timestamp);
         }
