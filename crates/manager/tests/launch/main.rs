@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod bed;
+mod denied;
 mod failures;
 mod keys;
+mod kills;
 mod pam;
 mod personal;
 mod plain;
@@ -16,14 +18,21 @@ use std::path::Path;
 type Test = (&'static str, bool, fn());
 
 fn tests() -> Vec<Test> {
-    [plain::TESTS, failures::TESTS, keys::TESTS, pam::TESTS, personal::TESTS].concat()
+    [plain::TESTS, failures::TESTS, denied::TESTS, kills::TESTS, keys::TESTS, pam::TESTS, personal::TESTS]
+        .concat()
 }
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == manager::launch::LAUNCH => manager::launch::main(arguments),
-        Some(first) if first == bed::MANAGER => bed::manager(Path::new(&arguments.next().unwrap())),
+        Some(first) if first == bed::MANAGER => {
+            let request = arguments.next().unwrap();
+            if let Some(denied) = arguments.next() {
+                bed::Denied::parse(denied.to_str().unwrap()).install();
+            }
+            bed::manager(Path::new(&request))
+        }
         _ => {}
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
