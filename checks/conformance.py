@@ -1,4 +1,4 @@
-"""Fails when a row of CONFORMANCE.md names no test.
+"""Fails when a row of CONFORMANCE.md or of the threat model of managers names no test.
 
 Every row of a table whose last column is called *shown by* must name a test there: a test function, a file with tests, or
 a directory of such files. `checks/links.py` checks the other paths.
@@ -9,20 +9,22 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "CONFORMANCE.md"
+PAGES = [ROOT / "CONFORMANCE.md", ROOT / "docs" / "managers-security.md"]
 CODE = re.compile(r"`([^`\n]+)`")
 # An attribute that makes a function a test, and what may stand between both.
 RUST = r"#\[(?:tokio::)?test\b[^\]]*\](?:\s*(?:#\[[^\]]*\]|///[^\n]*|//[^\n]*))*\s*(?:async )?fn {name}\b"
 PYTHON = r"def {name}\b"
 # The tests of a program that lists them itself (`crates/engine/tests/process`).
 LISTED = r"^cases! \{{[^}}]*\b{name}\b"
-TESTS = {".rs": f"{RUST}|{LISTED}", ".py": PYTHON}
+# The same of `crates/manager/tests/launch`: the module, the name, and whether it needs root.
+LAUNCHED = r'\("\w+::{name}", (?:true|false), \w+\)'
+TESTS = {".rs": f"{RUST}|{LISTED}|{LAUNCHED}", ".py": PYTHON}
 
 
-def rows():
-    """The rows of the tables that promise tests: line number, first cell, last cell."""
+def rows(page):
+    """The rows of the tables of a page that promise tests: line number, first cell, last cell."""
     shown = False
-    for number, line in enumerate(PAGE.read_text().splitlines(), 1):
+    for number, line in enumerate(page.read_text().splitlines(), 1):
         if not line.startswith("|"):
             shown = False
             continue
@@ -50,14 +52,16 @@ def holds(file, name):
 
 def main():
     count, wrong = 0, []
-    for number, claim, shown in rows():
-        count += 1
-        named = [code for code in CODE.findall(shown) if "/" in code]
-        if not any(map(is_test, named)):
-            wrong.append(f"{number}: {claim}: names no test")
-        wrong += [f"{number}: {claim}: {code} is no test" for code in named if "::" in code and not is_test(code)]
+    for page in PAGES:
+        for number, claim, shown in rows(page):
+            count += 1
+            place = f"{page.relative_to(ROOT)}:{number}: {claim}"
+            named = [code for code in CODE.findall(shown) if "/" in code]
+            if not any(map(is_test, named)):
+                wrong.append(f"{place}: names no test")
+            wrong += [f"{place}: {code} is no test" for code in named if "::" in code and not is_test(code)]
     for complaint in wrong:
-        print(f"CONFORMANCE.md:{complaint}")
+        print(complaint)
     print(f"{count} claims, {len(wrong)} without their test")
     return 1 if wrong else 0
 
