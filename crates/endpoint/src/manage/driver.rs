@@ -92,7 +92,9 @@ impl Driver<'_> {
         let mut renewal: Option<restart::Renewal> = None;
         let mut retired = false;
         let known: Vec<Serial> = self.core.children().iter().filter_map(|child| child.serial).collect();
-        known.into_iter().for_each(|serial| self.record(serial));
+        known
+            .into_iter()
+            .for_each(|serial| recording::record(&mut self.audit, &self.core, &mut self.processes, serial));
         // Children may have ended while the program was executed again, and revivals may wait.
         self.processes.reap();
         let first = match self.unfit.take() {
@@ -170,7 +172,7 @@ impl Driver<'_> {
                 event = self.processes.event() => {
                     // At the latest when it ends: what it wrote is in its pipe.
                     if let ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Started } | ProcessEvent::Exited { serial, .. } = event {
-                        self.record(serial);
+                        recording::record(&mut self.audit, &self.core, &mut self.processes, serial);
                     }
                     actions = self.core.apply(process_event(event), &now());
                     continue;
@@ -181,7 +183,7 @@ impl Driver<'_> {
                             tracing::error!("the audit log can't be written, so nothing may run any more: {why}");
                             actions = self.core.apply(Event::Stop, &now());
                         }
-                        Trouble::Excess { uid, excess } => self.hold_back(uid, excess),
+                        Trouble::Excess { uid, excess } => recording::hold_back(&self.core, &mut self.processes, uid, excess),
                     }
                     continue;
                 }
