@@ -136,6 +136,46 @@ def python(release="sdk-4.19.0"):
     return directory / "bin" / "python"
 
 
+def programs(release):
+    """A directory with the programs of this environment, for `PATH`: every user can run them."""
+    interpreter, source = python(release), environments.python(release).parent
+    directory = interpreter.parent.parent / "programs"
+    with open(PLACE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        directory.mkdir(mode=0o755, exist_ok=True)
+        for script in source.iterdir():
+            text = script.read_bytes() if script.is_file() and not script.is_symlink() else b""
+            first, _, rest = text.partition(b"\n")
+            if first.startswith(b"#!" + bytes(source)):
+                (directory / script.name).write_bytes(b"#!" + bytes(interpreter) + b"\n" + rest)
+                (directory / script.name).chmod(0o755)
+    return directory
+
+
+def virtual_environment(version, found):
+    """A virtual environment of another Python that every user can enter, without any package. `found`: its interpreter, which
+    may lie in root's home."""
+    directory = PLACE / f"py{version.replace('.', '')}"
+    PLACE.mkdir(mode=0o755, exist_ok=True)
+    with open(PLACE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "complete").exists():
+            for made in (directory, copy := PLACE / f"python-{version}"):
+                shutil.rmtree(made, ignore_errors=True)
+            ask = [found, "-c", "import sys; print(sys.base_prefix)"]
+            base = Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
+            library = Path("lib") / f"python{version}"
+            left_out = shutil.ignore_patterns("test", "tests", "__pycache__", "site-packages", "config-*", "idlelib")
+            shutil.copytree(base / library, copy / library, ignore=left_out, symlinks=True)
+            (copy / "bin").mkdir()
+            shutil.copy(base / "bin" / f"python{version}", copy / "bin")
+            subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+            subprocess.run([copy / "bin" / f"python{version}", "-m", "venv", "--without-pip", directory], check=True)
+            subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+            (directory / "complete").touch()
+    return directory
+
+
 class PamService:
     """A service of PAM, removed with `remove`. PAM reads the file at each start."""
 
@@ -265,3 +305,66 @@ class PersonalManager(OwnManager):
     def configure(self):
         super().configure()
         subprocess.run(["chown", "-R", f"{self.account.pw_uid}:{self.account.pw_gid}", self.directory], check=True)
+
+
+class UpstreamsManager(OwnManager):
+    """Upstream's manager of a release, started by root."""
+
+    def __init__(self, testbed, service, mapping, release, **options):
+        super().__init__(testbed, service, mapping, name=f"upstreams-{release}", **options)
+        directory = programs(f"sdk-{release}")
+        self.program = directory / "globus-compute-endpoint"
+        self.python = python(f"sdk-{release}")
+        self.user_environment = {"PATH": f"{directory}:{self.python.parent}:/usr/bin:/bin"}
+
+
+class Person:
+    """A client of the stock SDK that submits what a test tells it to, one call after another: it is imported once."""
+
+    LOOK = """
+        import json, sys, time
+
+        def look():
+            import os, sys
+
+            names = ("PATH", "HOME", "USER", "PWD", "CHOICE", "FROM_TEMPLATE", "SITE_SPECIFIC_VAR", "NUMBER")
+            environment = {name: os.environ.get(name) for name in names}
+            return {"uid": os.getuid(), "node": os.getppid(), "environment": environment, "python": list(sys.version_info[:2])}
+
+        def orders():
+            line = ""
+            with open(sys.argv[2]) as file:
+                while True:
+                    line += file.readline()
+                    if line.endswith("\\n"):
+                        yield json.loads(line)
+                        line = ""
+                    time.sleep(0.02)
+
+        for config in orders():
+            with executor(sys.argv[1], user_endpoint_config=config) as ex:
+                future = ex.submit(look)
+                error = future.exception(timeout=100)
+            report(future.result() if error is None else str(error).replace("\\\\n", "\\n"))
+    """
+
+    def __init__(self, sdk, manager):
+        testbed = manager.testbed
+        self._orders = testbed.directory / f"orders-{len(testbed.processes)}"
+        self._orders.touch()
+        self._asked = 0
+        self._script = sdk.start(self.LOOK, manager.id, self._orders)
+
+    def ask(self, **config):
+        """Submits with this configuration, and does not wait."""
+        with open(self._orders, "a") as orders:
+            orders.write(json.dumps(config) + "\n")
+        self._asked += 1
+
+    def answer(self):
+        """What the task of the last submit saw; a text: why there was none."""
+        return self._script.wait_for_report(self._asked, 100)
+
+    def look(self, **config):
+        self.ask(**config)
+        return self.answer()

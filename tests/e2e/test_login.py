@@ -3,7 +3,6 @@
 
 The identity service is a fake, except in the last test, so that the tests can control and see each step."""
 
-import html.parser
 import json
 import re
 import sqlite3
@@ -17,6 +16,7 @@ import pytest
 
 import environments
 from processes import marked, until
+from sign_in import sign_in
 from testbed import binary
 
 ME = "11111111-1111-4111-8111-111111111111"
@@ -233,51 +233,6 @@ def test_one_login_serves_sdk_and_endpoint_and_no_other_service(testbed, person)
         assert run(program, evaluated(other), "whoami").returncode == 1
     assert run(ours, bare | {"FARCALL_SERVICE_URL": f"http://localhost:{other.port}"}, "whoami").returncode == 1
     assert not re.search("userinfo|refresh_token", " ".join(other.asked()))
-
-
-class Forms(html.parser.HTMLParser):
-    """The forms of a page: where each goes, and what it sends."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.forms = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        if tag == "form":
-            self.forms.append((attributes["action"], {}))
-        elif tag in ("input", "button") and self.forms and attributes.get("name"):
-            # Of several buttons the first is the one that goes on.
-            self.forms[-1][1].setdefault(attributes["name"], attributes.get("value") or "")
-
-    def onwards(self):
-        """The form that signs in, or that allows."""
-        return next((action, fields) for action, fields in self.forms if "password" in fields or "answer" in fields)
-
-
-def sign_in(link, username, password):
-    """Opens the link as a browser without scripts does, and returns the code that its last page shows."""
-    cookies = urllib.request.HTTPCookieProcessor()
-    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
-    origin = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(link))
-    with browser.open(link, timeout=60) as answer:
-        page, where = answer.read().decode(), answer.geturl()
-    for _ in range(4):
-        found = re.search(r"[?&]code=([^&]+)", where)
-        if found:
-            return urllib.parse.unquote(found[1])
-        action, fields = Forms(page).onwards()
-        if "password" in fields:
-            fields |= {"username": username, "password": password}
-        request = urllib.request.Request(
-            urllib.parse.urljoin(where, action),
-            urllib.parse.urlencode(fields).encode(),
-            {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"},
-        )
-        with browser.open(request, timeout=60) as answer:
-            page, where = answer.read().decode(), answer.geturl()
-    raise AssertionError(f"no code came:\n{page}")
 
 
 def test_the_whole_way_with_our_service(testbed):

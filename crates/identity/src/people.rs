@@ -22,7 +22,7 @@ pub fn username(text: &str) -> Option<String> {
         !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || also.contains(c))
     };
     let labels =
-        domain.split('.').all(|label| plain(label, "-") && !label.starts_with('-') && !label.ends_with('-'));
+        domain.split('.').all(|label| plain(label, "-_") && !label.starts_with('-') && !label.ends_with('-'));
     (username.len() <= USERNAME_LIMIT && plain(name, "._+-'%=~/!#$&*^|{}?") && labels).then_some(username)
 }
 
@@ -90,6 +90,8 @@ mod tests {
             (" Alice@Example.EDU ", Some("alice@example.edu")),
             ("o'brien+x@a-b.example", Some("o'brien+x@a-b.example")),
             ("alice@localhost", Some("alice@localhost")),
+            // No name of a host, but of directories; users' pages have it.
+            ("alicia@legal.your_institution.com", Some("alicia@legal.your_institution.com")),
             ("ålice@example.edu", Some("ålice@example.edu")),
             ("alice", None),
             ("@example.edu", None),

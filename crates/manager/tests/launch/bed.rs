@@ -42,6 +42,17 @@ impl Account {
         Self::new(&["-m", "-s", "/bin/sh"])
     }
 
+    /// An account whose primary group has no entry any more, and the number of that group.
+    pub(crate) fn without_group() -> (u32, Self) {
+        let group = format!("launchgroup{}", std::process::id());
+        run_until_unlocked(Command::new("groupadd").arg(&group));
+        let account = Self::new(&["-m", "-s", "/bin/sh", "-g", &group]);
+        let number = nix::unistd::Group::from_name(&group).unwrap().unwrap().gid.as_raw();
+        run_until_unlocked(Command::new("groupdel").args(["--force", &group]));
+        assert!(nix::unistd::Group::from_gid(number.into()).unwrap().is_none());
+        (number, account)
+    }
+
     pub(crate) fn home(&self) -> PathBuf {
         nix::unistd::User::from_name(&self.name).unwrap().unwrap().dir
     }

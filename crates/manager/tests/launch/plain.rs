@@ -290,7 +290,7 @@ fn refusals() {
     }
 }
 
-/// No shell, no group entry for the primary group, a second name for one user id.
+/// No shell, a second name for one user id, no group entry for the primary group.
 fn odd_accounts() {
     let bed = Bed::new();
     let first = Account::new(&["-m", "-s", ""]);
@@ -304,6 +304,14 @@ fn odd_accounts() {
     }
     let line = fs::read_to_string("/etc/passwd").unwrap();
     assert!(line.contains(&second.name));
+
+    let (group, third) = Account::without_group();
+    let launched = launch(&bed.request(Some(&third.name)));
+    let record = Record::of(&third.home(), &launched);
+    assert_eq!(record.one("status Gid:"), vec![group.to_string(); 4].join("\t"));
+    assert_eq!(record.one("status Groups:"), group.to_string());
+    launched.kill(Signal::SIGKILL);
+    launched.wait();
 }
 
 fn debug() {
