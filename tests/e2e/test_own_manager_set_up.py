@@ -83,7 +83,7 @@ def test_both_run_as_the_user_and_the_latter_when_it_is_idle(service, manager, u
     assert (home / "torn-down").read_text() == "alicia\n"
     until(lambda: not manager.children(), "it has ended")
     (ended,) = listed(service, manager, people["alicia"])
-    assert ended["status"] == "offline" and ended["last_end"]["reason"]
+    assert ended["status"] == "offline" and ended["last_end"]["reason"].startswith("It was idle")
 
 
 def test_a_set_up_that_fails_is_the_answer_with_its_last_lines(service, manager, users, people):

@@ -39,7 +39,7 @@ def release():
 
 @pytest.fixture(scope="module")
 def manager(shared_testbed, service, users, people):
-    manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, *local_users.NAMES))
+    manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, *local_users.NAMES, "ghost"))
     shared_testbed.endpoints.append(manager)
     manager.configure()
     manager.start()
@@ -102,6 +102,32 @@ def test_a_second_instance_of_a_manager_gets_no_command(shared_testbed, service,
         assert isinstance(run(service, manager, people["tory"], {"workers": number + 1}), int)
     assert manager.log_text().count("Creating new user endpoint") == before + 3
     assert len(of(manager, "tory")) == 3
+
+
+@pytest.mark.parametrize("person", ["nobody", "ghost"])
+def test_a_refusal_comes_at_once_and_starts_no_process_of_anybody(service, manager, users, people, person):
+    """`nobody` is not mapped, and `ghost` to an account that there is not."""
+
+    def processes():
+        return {*manager.children(), *(pid for name in local_users.NAMES for pid in local_users.processes_of(name))}
+
+    before = processes()
+    script = """
+        import sys, time
+
+        def nothing():
+            pass
+
+        with executor(sys.argv[1]) as ex:
+            future = ex.submit(nothing)
+            began = time.monotonic()
+            report([str(future.exception(timeout=100)), time.monotonic() - began])
+    """
+    ((text, seconds),) = service.sdk("4.19.0", people[person]).run(script, manager.id)
+    assert "422" in text and "SEMANTICALLY_INVALID" in text
+    # 5 s are promised.
+    assert seconds < 25
+    assert processes() <= before
 
 
 def test_who_comes_when_the_manager_is_full_is_told(shared_testbed, service, users, people):
@@ -179,6 +205,31 @@ def test_a_long_task_is_not_idle(service, manager, users, people):
     (fresh,) = set(of(manager, "harper")) - before
     assert len(client.finish()) == 1
     manager.wait_for_log(rf"Command stopped normally \({fresh}\) ", 30)
+
+
+@pytest.mark.long
+def test_idle_blocks_are_given_back_and_the_user_endpoint_stays(shared_testbed, service, users, people):
+    template = """
+        engine:
+          type: GlobusComputeEngine
+          max_workers_per_node: 1
+          strategy: {type: SimpleStrategy, max_idletime: 4}
+          job_status_kwargs: {strategy_period: 1}
+          provider: {type: LocalProvider, init_blocks: 0, min_blocks: 0, max_blocks: 1}
+        heartbeat_period: 2
+        """
+    manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, "jessica"), name="blocks", template=template)
+    shared_testbed.endpoints.append(manager)
+    manager.configure()
+    manager.start()
+    for _ in range(2):
+        run(service, manager, people["jessica"])
+        (child,) = of(manager, "jessica")
+        assert len(local_users.processes_of("jessica")) > 1
+        until(lambda: local_users.processes_of("jessica") == [child], "its block is given back", 30)
+        time.sleep(4)
+        assert manager.children() == [child], "it stays without a block"
+    manager.stop()
 
 
 HUNDRED = """

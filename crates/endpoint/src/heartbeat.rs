@@ -3,7 +3,7 @@
 use jiff::Zoned;
 use nix::unistd::{getgid, getgroups, getpid, getppid, getsid, getuid};
 use serde_json::{Map, Value};
-use wire::extensions::RunState;
+use wire::extensions::{End, RunState};
 use wire::message::StatusReport;
 use wire::{EndpointId, RunId};
 
@@ -51,16 +51,24 @@ impl Heartbeat {
         Self { endpoint, run, state }
     }
 
-    /// Encodes one heartbeat. `leftovers_reported`: the service has all results of earlier runs, so that it may count their other
+    /// Encodes one heartbeat. `end`: why the run ends; with it, this is the last. `leftovers_reported`: the service has all results of earlier runs, so that it may count their other
     /// tasks as lost.
-    pub(crate) fn encode(&self, engine: &engine::Report, active: bool, leftovers_reported: bool) -> Vec<u8> {
+    pub(crate) fn encode(
+        &self,
+        engine: &engine::Report,
+        end: Option<&str>,
+        leftovers_reported: bool,
+    ) -> Vec<u8> {
         let mut state = match serde_json::to_value(engine) {
             Ok(Value::Object(report)) => report,
             _ => Map::new(),
         };
         state.extend(self.state.clone());
-        state.insert("active".to_owned(), active.into());
+        state.insert("active".to_owned(), end.is_none().into());
         RunState { run: self.run, ready: leftovers_reported }.insert_into(&mut state);
+        if let Some(reason) = end {
+            End { reason: reason.to_owned() }.insert_into(&mut state);
+        }
         let global_state = state.into();
         StatusReport { endpoint_id: self.endpoint, global_state, task_statuses: Default::default() }.encode()
     }
@@ -79,7 +87,7 @@ mod tests {
         let info = Map::from_iter([("posix_ppid".to_owned(), 7.into())]);
         let heartbeat = Heartbeat::new(endpoint, run, info, "engine: {}\n", 30, &start);
         let read =
-            |told| StatusReport::decode(&heartbeat.encode(&engine::Report::default(), true, told)).unwrap();
+            |told| StatusReport::decode(&heartbeat.encode(&engine::Report::default(), None, told)).unwrap();
         let report = read(true);
         assert_eq!(report.endpoint_id, endpoint);
         assert_eq!(report.liveness(), Liveness::Online { period: 30.0 });
@@ -110,7 +118,12 @@ mod tests {
         ] {
             assert!(state.contains_key(name), "{name}");
         }
-        let last = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), false, true)).unwrap();
+        let last =
+            StatusReport::decode(&heartbeat.encode(&engine::Report::default(), Some("It was idle"), true))
+                .unwrap();
         assert_eq!(last.liveness(), Liveness::Offline);
+        assert_eq!(End::of(&last.global_state), Some(End { reason: "It was idle".to_owned() }));
+        assert_eq!(RunState::of(&last.global_state), Some(RunState { run, ready: true }));
+        assert_eq!(End::of(&report.global_state), None);
     }
 }

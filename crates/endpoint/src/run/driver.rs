@@ -31,6 +31,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same after the end of the manager: nothing may outlive it for long.
 const ORPHANED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Why a run ends, for whoever sees the endpoint at the service.
+pub(super) const IDLE: &str = "It was idle for as long as its configuration allows";
+const STOPPED: &str = "It was stopped by a signal, as its manager and `stop` send";
+const ORPHANED: &str = "Its manager ended";
+const NO_BLOCK_WORKS: &str = "It can't run tasks: none of its blocks works. Its log says why";
+
 /// How often, and for how long, to look for results of an earlier run that may only be suspended on another host.
 const EARLIER_RESULTS_INTERVAL: Duration = Duration::from_secs(2);
 const EARLIER_RESULTS_LIMIT: Duration = Duration::from_secs(120);
@@ -67,6 +73,8 @@ pub(super) struct Driver {
     /// Why audit records can't be written.
     pub(super) audit_failure: Option<String>,
     pub(super) countdown: Countdown,
+    /// Why the run ends, when it does.
+    pub(super) end_reason: &'static str,
 }
 
 /// How a run ended.
@@ -124,6 +132,7 @@ impl Driver {
                 }
                 () = stop.begun(), if stage < Stage::Stopping => {
                     stage = Stage::Stopping;
+                    self.end_reason = STOPPED;
                     tracing::info!("stopping");
                     Some(Input::Stop)
                 }
@@ -171,6 +180,7 @@ impl Driver {
                 allowed = self.allowed_functions.changed(), if stage < Stage::Stopping => Some(Input::Allowed(allowed)),
                 () = &mut orphaned, if !self.orphaned => {
                     self.orphaned = true;
+                    self.end_reason = ORPHANED;
                     stage = Stage::Hurried;
                     Some(Input::Orphaned)
                 }
@@ -193,6 +203,7 @@ impl Driver {
                             // The engine may be gone before the last heartbeat asks it.
                             self.report.last_block_failure = Some(text.clone());
                             self.engine_failure = Some(text.clone());
+                            self.end_reason = NO_BLOCK_WORKS;
                         }
                         if matches!(event, engine::Event::Assigned(_)) {
                             self.first.record();
@@ -294,10 +305,11 @@ impl Driver {
             Action::Heartbeat { session, active } => {
                 self.report().await;
                 let leftovers_reported = self.interchange.has_reported_leftovers();
+                let end = (!active).then_some(self.end_reason);
                 self.link.publish(
                     session,
                     Item::Heartbeat,
-                    self.heartbeat.encode(&self.report, active, leftovers_reported),
+                    self.heartbeat.encode(&self.report, end, leftovers_reported),
                 );
             }
             // The caller performs these.

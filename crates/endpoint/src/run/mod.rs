@@ -350,6 +350,7 @@ async fn work(
         engine_failure: None,
         audit_failure: None,
         countdown: Countdown::new(),
+        end_reason: driver::IDLE,
     };
     daemon::ready::serving();
     let ending = Box::pin(driver.run(session, actions, ready)).await;
