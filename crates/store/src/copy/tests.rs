@@ -332,8 +332,9 @@ async fn a_database_of_others_and_one_in_use_are_refused() {
 
 #[tokio::test]
 async fn an_installation_of_an_earlier_version_keeps_its_schema_when_it_is_refused() {
-    /// The migrations of a later version.
-    const LATER: Migrations = &[POSTGRES[0], (1000, "later", "CREATE TABLE later (id BIGINT)")];
+    // The migrations of a later version.
+    let later = [POSTGRES, &[(1000, "later", "CREATE TABLE later (id BIGINT)")]].concat();
+    let later: Migrations = later.leak();
     let database = TestDatabase::new().await;
     let address = address_of(&database);
     let DatabaseAddress::Postgres(servers) = &address else { return };
@@ -342,7 +343,7 @@ async fn an_installation_of_an_earlier_version_keeps_its_schema_when_it_is_refus
         let sql = "SELECT count(*) FROM pg_tables WHERE tablename = 'later'";
         query_scalar::<i64>(sql).fetch_one(tx).await.unwrap()
     };
-    let refused = target::open_postgres(servers, &address, LATER).await.unwrap_err();
+    let refused = target::open_postgres(servers, &address, later).await.unwrap_err();
     assert!(matches!(refused, CopyError::NotEmpty { .. }), "{refused}");
     let mut tx = Tx::Postgres(servers.connect().await.unwrap().0);
     assert_eq!(made(&mut tx).await, 0);
@@ -353,7 +354,7 @@ async fn an_installation_of_an_earlier_version_keeps_its_schema_when_it_is_refus
         }
     }
     tx.close().await.unwrap();
-    let mut tx = target::open_postgres(servers, &address, LATER).await.unwrap();
+    let mut tx = target::open_postgres(servers, &address, later).await.unwrap();
     assert_eq!(made(&mut tx).await, 1);
     tx.close().await.unwrap();
 }
