@@ -120,7 +120,7 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) 
     }
     // A user endpoint must not outlive its manager. The next start runs the script.
     if !parent::is_gone(document.parent)
-        && let Err(failure) = crate::start::tear_down(endpoint, &config)
+        && let Err(failure) = crate::start::tear_down(endpoint, &config, document.parent)
     {
         tracing::error!("{}", failure.text);
     }

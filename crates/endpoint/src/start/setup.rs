@@ -96,7 +96,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
     let announced = launch.document.as_ref().and_then(announced_parent);
     let parent =
         request.die_with_parent.then(|| announced.unwrap_or_else(|| nix::unistd::getppid().as_raw()));
-    teardown::run_owed(endpoint);
+    teardown::run_owed(endpoint, parent);
     if let Some(script) = &config.endpoint_setup {
         match launch.document.as_ref().and_then(|document| document.amqp_creds.clone()) {
             Some(credentials) => {
@@ -108,7 +108,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
                 let port = config.common.amqp_port;
                 long_set_up::run(script, parent, Reporting { credentials, port, authorities })?;
             }
-            None => script::run("endpoint_setup", script)?,
+            None => script::run("endpoint_setup", script, parent)?,
         }
     }
     let owed = teardown::owe(endpoint, config);
@@ -119,7 +119,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
         .and_then(|signals| register_and_exec(&launch, report.as_ref(), parent, signals));
     let Err(failure) = ended;
     // A failure after `endpoint_setup` undoes what that did.
-    if let Err(also) = teardown::tear_down(&launch.endpoint, &launch.config) {
+    if let Err(also) = teardown::tear_down(&launch.endpoint, &launch.config, parent) {
         complain(also.text);
     }
     Err(failure)

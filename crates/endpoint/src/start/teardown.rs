@@ -22,7 +22,7 @@ pub(super) fn owe(endpoint: &EndpointDir, config: &Config) -> CommandResult {
 }
 
 /// Runs the script that an earlier run owes. A failure is printed: it must not keep the endpoint from starting.
-pub(super) fn run_owed(endpoint: &EndpointDir) {
+pub(super) fn run_owed(endpoint: &EndpointDir, parent: Option<i32>) {
     let path = endpoint.owed_teardown();
     let script = match fs::read_to_string(&path) {
         Ok(script) => script,
@@ -30,19 +30,19 @@ pub(super) fn run_owed(endpoint: &EndpointDir) {
         Err(error) => return complain(unwritable(&path, &error).text),
     };
     complain("The run before was killed; running its endpoint_teardown now");
-    if let Err(failure) = run_and_forget(endpoint, &script) {
+    if let Err(failure) = run_and_forget(endpoint, &script, parent) {
         complain(failure.text);
     }
 }
 
 /// Runs the script at the end of a run.
-pub(crate) fn tear_down(endpoint: &EndpointDir, config: &Config) -> CommandResult {
-    config.endpoint_teardown.as_deref().map_or(Ok(()), |script| run_and_forget(endpoint, script))
+pub(crate) fn tear_down(endpoint: &EndpointDir, config: &Config, parent: Option<i32>) -> CommandResult {
+    config.endpoint_teardown.as_deref().map_or(Ok(()), |script| run_and_forget(endpoint, script, parent))
 }
 
 /// It is owed until it has ended, successful or not.
-fn run_and_forget(endpoint: &EndpointDir, text: &str) -> CommandResult {
-    let outcome = script::run(WHAT, text);
+fn run_and_forget(endpoint: &EndpointDir, text: &str, parent: Option<i32>) -> CommandResult {
+    let outcome = script::run(WHAT, text, parent);
     let path = endpoint.owed_teardown();
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => outcome.and(Err(unwritable(&path, &error))),

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use crate::fake_service::FakeService;
-use crate::home::{Home, signal, wait_until};
+use crate::home::{Home, alive, signal, wait_until};
 use crate::{ID, registration, registration_of, revoke};
 
 /// An endpoint whose scripts record that they ran.
@@ -240,4 +240,40 @@ fn after_a_kill_the_next_start_runs_it_first() {
     signal(i32::try_from(next.id()).unwrap(), libc::SIGTERM);
     assert!(next.wait().unwrap().success());
     assert_eq!(ran(&home, "ep"), "setup\nteardown\nnew\n", "once");
+}
+
+/// A user endpoint of a manager is the first process of its session. While a script of its configuration runs, nothing else would
+/// notice the end of the manager.
+#[test]
+fn a_script_ends_with_the_manager() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    for script in ["setup", "teardown"] {
+        let begun = home.path(&format!("{script}.begun"));
+        let config =
+            format!("engine: {{}}\nendpoint_{script}: 'echo $$ > {}; sleep 3600; true'\n", begun.display());
+        let document = json!({"amqp_creds": registration(ID), "config": config});
+        fs::write(home.path("document.json"), document.to_string()).unwrap();
+        let start = format!(
+            "setsid {} start {script} --die-with-parent < {} & echo $! > {}; wait",
+            env!("CARGO_BIN_EXE_globus-compute-endpoint"),
+            home.path("document.json").display(),
+            home.path("uep").display()
+        );
+        let mut manager = home.shell(&start).spawn().unwrap();
+        let number =
+            |path: &std::path::Path| fs::read_to_string(path).ok().and_then(|it| it.trim().parse().ok());
+        wait_until(|| number(&home.path("uep")).is_some());
+        let user_endpoint = number(&home.path("uep")).unwrap();
+        if script == "teardown" {
+            wait_until(|| runs(&home, script));
+            signal(user_endpoint, libc::SIGTERM);
+        }
+        wait_until(|| number(&begun).is_some());
+        manager.kill().unwrap();
+        manager.wait().unwrap();
+        wait_until(|| !alive(user_endpoint) && !alive(number(&begun).unwrap()));
+        assert_eq!(home.path("teardown/teardown.owed").exists(), script == "teardown");
+        fs::remove_file(home.path("uep")).unwrap();
+    }
 }
