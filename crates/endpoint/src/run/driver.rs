@@ -12,6 +12,7 @@ use wire::extensions::FarcallCommand;
 
 use super::allowed_functions::AllowedFunctionsWatch;
 use super::countdown::Countdown;
+use super::ending::{self, RunEnd};
 use super::first_node::{self, FirstNodeWait};
 use super::ready::ReadyReport;
 use super::recorder::Recorder;
@@ -30,12 +31,6 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same after the end of the manager: nothing may outlive it for long.
 const ORPHANED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Why a run ends, for whoever sees the endpoint at the service.
-pub(super) const IDLE: &str = "It was idle for as long as its configuration allows";
-const STOPPED: &str = "It was stopped by a signal, as its manager and `stop` send";
-const ORPHANED: &str = "Its manager ended";
-const NO_BLOCK_WORKS: &str = "It can't run tasks: none of its blocks works. Its log says why";
 
 /// How often, and for how long, to look for results of an earlier run that may only be suspended on another host.
 const EARLIER_RESULTS_INTERVAL: Duration = Duration::from_secs(2);
@@ -75,20 +70,6 @@ pub(super) struct Driver {
     pub(super) countdown: Countdown,
     /// Why the run ends, when it does.
     pub(super) end_reason: &'static str,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RunEnd {
-    Stopped,
-    /// No block works. `worked`: one did before.
-    EngineFailed {
-        text: String,
-        worked: bool,
-    },
-    /// Audit records can't be written.
-    Unrecorded(String),
-    Superseded,
 }
 
 impl Driver {
@@ -132,7 +113,7 @@ impl Driver {
                 }
                 () = stop.begun(), if stage < Stage::Stopping => {
                     stage = Stage::Stopping;
-                    self.end_reason = STOPPED;
+                    self.end_reason = ending::STOPPED;
                     tracing::info!("stopping");
                     Some(Input::Stop)
                 }
@@ -180,7 +161,7 @@ impl Driver {
                 allowed = self.allowed_functions.changed(), if stage < Stage::Stopping => Some(Input::Allowed(allowed)),
                 () = &mut orphaned, if !self.orphaned => {
                     self.orphaned = true;
-                    self.end_reason = ORPHANED;
+                    self.end_reason = ending::ORPHANED;
                     stage = Stage::Hurried;
                     Some(Input::Orphaned)
                 }
@@ -203,7 +184,7 @@ impl Driver {
                             // The engine may be gone before the last heartbeat asks it.
                             self.report.last_block_failure = Some(text.clone());
                             self.engine_failure = Some(text.clone());
-                            self.end_reason = NO_BLOCK_WORKS;
+                            self.end_reason = ending::NO_BLOCK_WORKS;
                         }
                         if matches!(event, engine::Event::Assigned(_)) {
                             self.first.record();

@@ -6,6 +6,7 @@
 mod allowed_functions;
 mod countdown;
 mod driver;
+mod ending;
 pub(crate) mod fence;
 mod first_node;
 mod inputs;
@@ -46,7 +47,6 @@ use crate::start::{RunDocument, inherit, inherit_number, report_failure};
 use crate::{clock, host, random};
 use allowed_functions::{AllowedFunctions, AllowedFunctionsWatch};
 use countdown::Countdown;
-use driver::RunEnd;
 use fence::NotGranted;
 use first_node::FirstNodeWait;
 use ready::{ReadyReport, Terminal};
@@ -350,37 +350,13 @@ async fn work(
         engine_failure: None,
         audit_failure: None,
         countdown: Countdown::new(),
-        end_reason: driver::IDLE,
+        end_reason: ending::IDLE,
     };
     daemon::ready::serving();
     let ending = Box::pin(driver.run(session, actions, ready)).await;
     daemon::ready::stopping();
     drop((trigger, pid_file));
-    match ending {
-        RunEnd::Stopped => Ok(()),
-        RunEnd::EngineFailed { text, worked } => Err(Failure::new(
-            // If no block ever worked, the configuration must change; otherwise a restart may help.
-            if worked { status::SOFTWARE } else { status::CONFIG },
-            format!(
-                "Error: endpoint '{}' can't run tasks: none of its blocks works.\n{}\nThe log is {}",
-                endpoint.name(),
-                text.trim_end(),
-                endpoint.log().display()
-            ),
-        )),
-        RunEnd::Unrecorded(why) => Err(Failure::new(
-            status::CANTCREAT,
-            format!("Error: Unable to write audit log; endpoint may not continue: {why}"),
-        )),
-        RunEnd::Superseded => Err(Failure::new(
-            status::ALREADY_ACTIVE,
-            format!(
-                "Endpoint '{}' is run by another process by now: this one stood still for so long that it was \
-                 superseded",
-                endpoint.name()
-            ),
-        )),
-    }
+    ending.outcome(endpoint)
 }
 
 /// SIGHUP stops the endpoint, as it stops upstream's.
