@@ -49,14 +49,14 @@ RECORD = re.compile(r"uep=(?P<uep>[0-9a-f-]{36}) fid=(?P<fid>[0-9a-f-]{36}) tid=
 RUN = """
     import json, sys
 
-    def parent():
-        import os
+    def sleep(seconds):
+        import time
 
-        return os.getpid()
+        time.sleep(seconds)
 
-    manager, count, config = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+    manager, count, config, seconds = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), float(sys.argv[4])
     with executor(manager, user_endpoint_config=config) as ex:
-        futures = [ex.submit(parent) for _ in range(count)]
+        futures = [ex.submit(sleep, seconds) for _ in range(count)]
         ended = [str(future.exception(timeout=100)) for future in futures]
         report([[future.task_id for future in futures], ended])
 """
@@ -182,17 +182,25 @@ def test_each_task_of_each_person_is_recorded_in_order(shared_testbed, service, 
     began = datetime.now().astimezone()
     manager.start()
 
-    def run(who, count, **config):
-        ((tasks, errors),) = service.sdk("4.19.0", people[who]).run(RUN, manager.id, count, json.dumps(config))
-        return tasks, errors
+    def start(who, count, seconds=0, **config):
+        return service.sdk("4.19.0", people[who]).start(RUN, manager.id, count, json.dumps(config), str(seconds))
 
-    ordinary, errors = run("alicia", 3)
+    ((ordinary, errors),) = start("alicia", 3).finish()
     assert errors == ["None"] * 3
     (pid,) = manager.children()
-    theirs, _ = run("roberto", 1)
-    pools = [run("alicia", 1, pool=pool)[0][0] for pool in ("ProcessPoolEngine", "ThreadPoolEngine")]
-    (refused,), (error,) = run("alicia", 1, restricted=True)
+    # A hot restart while tasks run: no record is missing.
+    client = start("alicia", 20, 0.1)
+    until(lambda: len(re.findall(r" RUNNING$", manager.audit_log.read_text(), re.MULTILINE)) > 5, "the tasks run")
+    os.kill(manager.process.pid, signal.SIGHUP)
+    until(lambda: manager.audit_log.read_text().count("Begin MEP session") == 2, "it begins again")
+    ((meanwhile, errors),) = client.finish()
+    assert errors == ["None"] * 20 and manager.children() == [pid]
+    ordinary += meanwhile
+    others = [start("roberto", 1), start("alicia", 1, restricted=True)]
+    others += [start("alicia", 1, pool=pool) for pool in ("ProcessPoolEngine", "ThreadPoolEngine")]
+    (theirs, (refused,), *pools), (_, (error,), *_) = zip(*(other.finish()[0] for other in others))
     assert "not permitted on endpoint" in error
+    pools = [task for (task,) in pools]
 
     alicia, roberto = users["alicia"].pw_uid, users["roberto"].pw_uid
     until(lambda: all(manager.states(task)[-1:] for task in [*ordinary, *theirs, *pools, refused]), "every task has records")
@@ -224,7 +232,9 @@ def test_each_task_of_each_person_is_recorded_in_order(shared_testbed, service, 
     mep = manager.process.pid
     os.kill(mep, signal.SIGTERM)
     assert manager.process.wait(20) == 0
-    first, *_, last = manager.audited()
+    first, *others, last = manager.audited()
+    own = [line["rest"] for line in others if line["rest"].startswith("eid=")]
+    assert own == [f"eid={manager.id} End MEP session [hot restart] .....", f"eid={manager.id} Begin MEP session ====="]
     assert (first["uid"], first["pid"], first["rest"]) == ("0", str(mep), f"eid={manager.id} Begin MEP session =====")
     assert (last["uid"], last["pid"], last["rest"]) == ("0", str(mep), f"eid={manager.id} End MEP session -----")
     times = [datetime.fromisoformat(line["time"]) for line in manager.audited()]
@@ -249,7 +259,7 @@ def test_a_log_that_can_not_be_written_ends_everything(shared_testbed, service, 
         log.chmod(0o640)
         manager = audited_manager(shared_testbed, service, people, proxy, "full", log)
         manager.start()
-        service.sdk("4.19.0", people["alicia"]).run(RUN, manager.id, 1, "{}")
+        service.sdk("4.19.0", people["alicia"]).run(RUN, manager.id, 1, "{}", "0")
         (uep,) = manager.children()
         assert log.read_text().startswith("an older line\n") and log.stat().st_mode & 0o777 == 0o640
         with open(disk / "rest", "wb", 0) as rest:
@@ -257,7 +267,7 @@ def test_a_log_that_can_not_be_written_ends_everything(shared_testbed, service, 
                 while rest.write(b"x" * 4096):
                     pass
         # What is left of the last page of the log.
-        client = service.sdk("4.19.0", people["alicia"]).start(RUN, manager.id, 64, "{}")
+        client = service.sdk("4.19.0", people["alicia"]).start(RUN, manager.id, 64, "{}", "0")
         manager.process.wait(60)
         assert "audit log" in manager.log_text() and "No space left on device" in manager.log_text()
         until(lambda: not alive(uep), "its user endpoint ends, too", 10)

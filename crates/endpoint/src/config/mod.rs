@@ -164,6 +164,13 @@ mod tests {
         let text = format!("high_assurance: true\n{LEAST}");
         assert!(Config::read("f", &text).unwrap_err().0.contains("high_assurance"));
         assert_eq!(Config::read_rendered("f", &text).unwrap(), Config::read("f", LEAST).unwrap());
+        let open = "engine:\n  type: GlobusComputeEngine\n  encrypted: false\n";
+        assert!(Config::read_rendered("f", open).is_ok());
+        let refused = Config::read_rendered("f", &format!("high_assurance: true\n{open}")).unwrap_err().0;
+        assert!(
+            refused.contains("engine -> encrypted\n  High-Assurance GlobusComputeEngines must"),
+            "{refused}"
+        );
     }
 
     #[test]

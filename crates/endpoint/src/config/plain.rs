@@ -1,5 +1,8 @@
 //! Reads the configuration of an endpoint that runs tasks.
 
+use serde_json::Value as Json;
+
+use super::engine::Engine;
 use super::fields::{Fields, NOT_A_DICT, NOT_A_SWITCH};
 use super::validation_error::ValidationError;
 use super::yaml::{Entry, Node, Value};
@@ -10,6 +13,9 @@ const MODEL: &str = "UserEndpointConfigModel";
 /// Fields that are accepted and have no effect.
 const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
 const ONLY_A_MANAGERS: &str = "only a manager has it: `configure --multi-user` makes one";
+
+const NOT_ENCRYPTED: &str =
+    "High-Assurance GlobusComputeEngines must enable the `encrypted` configuration value (type=value_error)";
 
 /// Who wrote a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +39,8 @@ pub(super) fn read(file: &str, text: &str, node: &Node, author: Author) -> Resul
         fields.refuse("multi_user", what, Some(entry.at));
     }
     let common = common::read(&mut fields);
-    if let Some(entry) = fields.take("high_assurance")
-        && entry.node.value == Value::Bool(true)
-        && author == Author::Owner
-    {
+    let assured = fields.take("high_assurance").filter(|entry| entry.node.value == Value::Bool(true));
+    if let (Some(entry), Author::Owner) = (assured, author) {
         let meanwhile = "leave the line out";
         let what = "a high-assurance endpoint";
         fields.add([ValidationError::unsupported("high_assurance", what, meanwhile, entry.at)]);
@@ -54,6 +58,10 @@ pub(super) fn read(file: &str, text: &str, node: &Node, author: Author) -> Resul
             None
         }
     };
+    let encrypted = |engine: &Engine| engine.resolved().get("encrypted") != Some(&Json::Bool(false));
+    if assured.is_some() && !engine.as_ref().is_none_or(encrypted) {
+        fields.refuse("engine -> encrypted", NOT_ENCRYPTED, None);
+    }
     let idle_heartbeats_soft = fields.integer("idle_heartbeats_soft").unwrap_or(0);
     let idle_heartbeats_hard = fields.integer("idle_heartbeats_hard").unwrap_or(5760);
     let detach_endpoint = fields.boolean("detach_endpoint").unwrap_or(true);
