@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -20,7 +21,7 @@ SCRIPTS = local_users.TEMPLATE + """
 """
 
 # One task that would run for an hour, with a process in a session of its own, and one that ends when it is told to.
-BUSY = """
+TASKS = """
     import sys
 
     def busy():
@@ -41,7 +42,7 @@ BUSY = """
 
     it = Client()
     batch = it.create_batch(user_endpoint_config={"workers": 2})
-    functions = [it.register_function(function) for function in (busy, done)]
+    functions = [it.register_function(globals()[name]) for name in sys.argv[2:]]
     for function in functions:
         batch.add(function)
     tasks = it.batch_run(sys.argv[1], batch)["tasks"]
@@ -110,12 +111,20 @@ def as_user(account, *command):
     return done.returncode, done.stdout + done.stderr
 
 
+def wait_until_kept(manager, home, task):
+    """Waits until the result of a task is on the disk of the only user endpoint. Returns its directory."""
+    (directory,) = (home / ".globus_compute").glob(f"uep.{manager.id}.*")
+    spool = directory / "unacked_results"
+    until(lambda: any(task.encode() in path.read_bytes() for path in spool.iterdir()), "the result is kept")
+    return directory
+
+
 def test_nothing_outlives_a_killed_manager_and_finished_results_come_later(shared_testbed, service, users, people):
     manager = own_manager(shared_testbed, service, people, ["alicia"], name="killed-busy", template=SCRIPTS)
     manager.start()
     home = Path(users["alicia"].pw_dir)
     sdk = service.sdk("4.19.0", people["alicia"])
-    ((busy, done),) = sdk.run(BUSY, manager.id)
+    ((busy, done),) = sdk.run(TASKS, manager.id, "busy", "done")
     until(lambda: (home / "waits").exists() and (home / "busy").exists(), "both tasks run", 60)
     detached = int((home / "busy").read_text())
     (uep,) = manager.children()
@@ -127,8 +136,7 @@ def test_nothing_outlives_a_killed_manager_and_finished_results_come_later(share
     # Its result can't be delivered any more.
     service.stop()
     (home / "go").touch()
-    spool = next((home / ".globus_compute").glob(f"uep.{manager.id}.*")) / "unacked_results"
-    until(lambda: any(done.encode() in path.read_bytes() for path in spool.iterdir()), "the result is kept")
+    directory = wait_until_kept(manager, home, done)
     manager.kill()
     until(lambda: not any(map(alive, everything)), "everything is gone, which is promised within 2 s", 10)
     assert running_as("alicia") == []
@@ -136,7 +144,7 @@ def test_nothing_outlives_a_killed_manager_and_finished_results_come_later(share
 
     # Her command line by hand: without the manager's document there is nothing to run.
     program = binary("globus-compute-endpoint")
-    status, text = as_user(users["alicia"], program, "start", spool.parent.name, "--die-with-parent")
+    status, text = as_user(users["alicia"], program, "start", directory.name, "--die-with-parent")
     assert status != 0, text
     assert running_as("alicia") == [] and (home / "scripts").read_text() == "setup\n"
 
@@ -146,6 +154,24 @@ def test_nothing_outlives_a_killed_manager_and_finished_results_come_later(share
     assert (one, first) == (1, "done")
     assert "Task failure due to loss of" in second, second
     assert (home / "scripts").read_text() == "setup\nteardown\nsetup\n"
+
+
+def test_finished_results_come_after_an_orderly_stop_too(shared_testbed, service, users, people):
+    manager = own_manager(shared_testbed, service, people, ["roberto"], name="stopped-full")
+    manager.start()
+    home = Path(users["roberto"].pw_dir)
+    sdk = service.sdk("4.19.0", people["roberto"])
+    ((done,),) = sdk.run(TASKS, manager.id, "done")
+    until((home / "waits").exists, "the task runs", 60)
+    service.stop()
+    (home / "go").touch()
+    wait_until_kept(manager, home, done)
+    os.kill(manager.process.pid, signal.SIGTERM)
+    assert manager.process.wait(20) == 0
+    assert running_as("roberto") == []
+    service.start()
+    manager.start()
+    assert sdk.run(AFTER, manager.id, done) == [1, "done"]
 
 
 def test_a_manager_runs_nothing_and_its_user_endpoints_run_as_their_users_alone(shared_testbed, service, users, people):
