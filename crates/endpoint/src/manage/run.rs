@@ -137,6 +137,7 @@ fn run(
             document.report_fd = None;
             // It stays this process's.
             std::mem::forget(pid_file);
+            terminals.give_back();
             let Err(error) = restart::execute_again(&mut document, &config, &processes);
             ending::end_in_order(&document.state.as_ref().map(State::processes).unwrap_or_default());
             Err(Failure::new(status::SOFTWARE, format!("Error: {}: {error}", document.program.display())))
@@ -220,6 +221,7 @@ async fn serve(
     };
     terminals.show_id(id);
     tracing::info!(manager = %id, resumes, "the manager runs");
+    tracing::debug!(configuration = %config.resolved(), program = %document.program.display(), "with these settings");
     if let (Some(path), false) = (&config.identity_mapping_config_path, host::changes_user()) {
         tracing::warn!("{}", begin::mapping_ignored(path));
     }

@@ -44,9 +44,8 @@ impl Terminals {
     /// Shows the id.
     pub(super) fn show_id(&self, id: EndpointId) {
         if let Some(terminal) = self.output.as_ref().or(self.error.as_ref()) {
-            terminal.show(format!(
-                "{HIDE_CURSOR}\n        >>> Multi-User Endpoint ID: \x1b[104m{id}\x1b[0m <<<\n"
-            ));
+            terminal
+                .show(format!("{HIDE_CURSOR}        >>> Multi-User Endpoint ID: \x1b[104m{id}\x1b[0m <<<\n"));
         }
     }
 
@@ -65,6 +64,18 @@ impl Terminals {
         }
     }
 
+    /// Makes them standard output and error again, which go to the log by now: for the program that this process executes
+    /// next.
+    pub(super) fn give_back(&self) {
+        // What fails takes the terminal away, and nothing else.
+        if let Some(terminal) = &self.output {
+            let _ = nix::unistd::dup2_stdout(&terminal.file);
+        }
+        if let Some(terminal) = &self.error {
+            let _ = nix::unistd::dup2_stderr(&terminal.file);
+        }
+    }
+
     /// Gives the terminal its cursor back.
     pub(super) fn leave(&self) {
         if let Some(terminal) = self.output.as_ref().or(self.error.as_ref()) {
@@ -76,6 +87,7 @@ impl Terminals {
 /// A terminal, and the thread that writes to it.
 #[derive(Debug)]
 struct Terminal {
+    file: File,
     texts: SyncSender<Text>,
 }
 
@@ -86,7 +98,8 @@ struct Text {
 }
 
 impl Terminal {
-    fn start(mut terminal: File) -> io::Result<Self> {
+    fn start(file: File) -> io::Result<Self> {
+        let mut terminal = file.try_clone()?;
         let (texts, inbox): (_, Receiver<Text>) = sync_channel(MOST_WAITING);
         std::thread::Builder::new().name("terminal".to_owned()).spawn(move || {
             for Text { text, written } in inbox {
@@ -97,7 +110,7 @@ impl Terminal {
                 }
             }
         })?;
-        Ok(Self { texts })
+        Ok(Self { file, texts })
     }
 
     /// Shows a text soon, if the terminal takes it.
