@@ -139,6 +139,44 @@ async fn a_submit_starts_it_once_and_goes_to_it() {
     client.get(&format!("/v2/endpoints/{user_endpoint}/status")).await.refused(404, "ENDPOINT_NOT_FOUND");
 }
 
+#[tokio::test]
+async fn a_user_endpoint_has_the_functions_that_its_manager_allows_at_that_moment() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let (one, other) = (client.function().await, client.function().await);
+    let metadata = json!({"endpoint_version": "4.19.0", "user_config_template": "engine: {}"});
+    let body = json!({"endpoint_name": "manager", "metadata": metadata, "allowed_functions": [one]});
+    let registration = Registration(client.post("/v3/endpoints", body.clone()).await.ok());
+    let mut manager = FakeManager::connect(registration).await;
+    let id = manager.id().to_owned();
+    let first = {
+        let (client, path, one) = (client.clone(), format!("/v3/endpoints/{id}/submit"), one.clone());
+        tokio::spawn(async move { client.post(&path, json!({"tasks": {one: [PAYLOAD]}})).await })
+    };
+    let (_, command) = manager.command().await;
+    let _endpoint = come_up(&command).await;
+    let user_endpoint = first.await.unwrap().ok()["endpoint_id"].as_str().unwrap().to_owned();
+    let list = format!("/v3/endpoints/{user_endpoint}/allowed_functions");
+    let told = |functions: &[&String]| json!({"endpoint_id": user_endpoint, "restricted": true, "functions": functions});
+    assert_eq!(client.get(&list).await.ok(), told(&[&one]));
+
+    // Both ways to change a manager.
+    client.put(&format!("/v3/endpoints/{id}"), json!({"allowed_functions": [other]})).await.ok();
+    assert_eq!(client.get(&list).await.ok(), told(&[&other]));
+    let submit = format!("/v3/endpoints/{user_endpoint}/submit");
+    let refused = client
+        .post(&submit, json!({"tasks": {&one: [PAYLOAD]}}))
+        .await
+        .refused(403, "FUNCTION_NOT_PERMITTED");
+    assert_eq!(refused["message"], format!("Function {one} not permitted on endpoint {user_endpoint}"));
+    client.post(&submit, json!({"tasks": {&other: [PAYLOAD]}})).await.ok();
+    drop(manager);
+    let mut body = body;
+    body["allowed_functions"] = json!([]);
+    client.put(&format!("/v3/endpoints/{id}"), body).await.ok();
+    assert_eq!(client.get(&list).await.ok(), told(&[]));
+}
+
 /// The id follows from manager, person and configuration: others can compute it before it is there.
 #[tokio::test]
 async fn nobody_takes_the_id_of_a_user_endpoint_before_it_is_there_or_after() {
