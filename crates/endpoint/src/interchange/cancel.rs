@@ -42,8 +42,8 @@ impl Interchange {
                 Some(State::Waiting { .. } | State::Assigned { .. } | State::Running { .. }) => {
                     actions.push(Action::Cancel(task));
                 }
-                // It has ended, or an earlier run has it.
-                Some(State::Awaited { .. } | State::Finished(_)) => {}
+                // It is being refused, has ended, or an earlier run has it.
+                Some(State::Refused { .. } | State::Awaited { .. } | State::Finished(_)) => {}
                 // It has not been delivered, or it ended earlier; the journal is not asked for that.
                 Some(State::LookedUp { .. }) | None => self.cancelled.remember(task),
             }

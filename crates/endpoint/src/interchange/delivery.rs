@@ -30,6 +30,7 @@ impl Interchange {
             Some(
                 State::LookedUp { delivery: Delivery { tag: known, .. } }
                 | State::Waiting { tag: known, .. }
+                | State::Refused { tag: known, .. }
                 | State::Assigned { tag: known, .. },
             ) => {
                 if known.session == tag.session {
@@ -86,10 +87,10 @@ impl Interchange {
         self.idle.received += 1;
         self.record(actions, |audit| Some(audit.received(task, Intake::function(&delivery))));
         match self.intake.admit(task, delivery) {
-            Ok(submission) => {
+            Ok((function, submission)) => {
                 let size = submission.body.len();
                 self.bytes += size;
-                self.tasks.insert(task, State::Waiting { tag, size });
+                self.tasks.insert(task, State::Waiting { tag, size, function });
                 self.record(actions, |audit| Some(audit.execution_starts(task)));
                 actions.push(Action::Submit(Box::new(Task(submission))));
                 if self.cancelled.take(task) {

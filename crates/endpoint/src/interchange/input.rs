@@ -71,7 +71,8 @@ pub(crate) enum Input {
         tasks: Vec<TaskId>,
         last: bool,
     },
-    /// From now on only these functions are allowed; `None` allows all. Tasks that are here already stay.
+    /// From now on only these functions are allowed; `None` allows all. Tasks that wait and use
+    /// another are refused.
     Allowed(Option<HashSet<FunctionId>>),
     /// The service cancels these tasks.
     Cancel(Vec<TaskId>),

@@ -47,8 +47,12 @@ impl Intake {
         text(&delivery.headers, header::FUNCTION_UUID)?.parse().ok()
     }
 
-    /// The submission for the engine. Only the size of the body is checked; the worker parses it.
-    pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, RefusedTask> {
+    /// The function, and the submission for the engine. Only the size of the body is checked; the worker parses it.
+    pub(super) fn admit(
+        &self,
+        task: TaskId,
+        delivery: Delivery,
+    ) -> Result<(FunctionId, Submission), RefusedTask> {
         let failed = |why: String| RefusedTask {
             result: error_results::failed_to_start(task, &why),
             why,
@@ -71,17 +75,24 @@ impl Intake {
         let result_serializers = serializers(headers.get(header::RESULT_SERIALIZERS)).ok_or_else(|| {
             failed(format!("the header {} is no list of texts", header::RESULT_SERIALIZERS))
         })?;
-        if self.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&function)) {
-            let (result, why) = error_results::not_allowed(task, function, self.endpoint);
-            return Err(RefusedTask { result, why, not_permitted: true });
-        }
-        Ok(Submission {
+        self.allows(task, function)?;
+        let submission = Submission {
             id: task,
             resource_specification,
             result_serializers,
             function_python: text(headers, FUNCTION_PYTHON).map(str::to_owned),
             body: delivery.body.into(),
-        })
+        };
+        Ok((function, submission))
+    }
+
+    /// Whether the task may run this function.
+    pub(super) fn allows(&self, task: TaskId, function: FunctionId) -> Result<(), RefusedTask> {
+        if self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&function)) {
+            return Ok(());
+        }
+        let (result, why) = error_results::not_allowed(task, function, self.endpoint);
+        Err(RefusedTask { result, why, not_permitted: true })
     }
 }
 

@@ -15,6 +15,7 @@
 //! No IO, no clock, no channel: `apply(input)` appends actions to a list, and [`crate::run`] performs them in order.
 
 mod action;
+mod allowed;
 mod audit;
 mod awaited;
 mod cancel;
@@ -88,6 +89,13 @@ enum State {
     Waiting {
         tag: Tag,
         size: usize,
+        function: FunctionId,
+    },
+    /// Its function is no longer allowed, and the engine is to let it go: `result` says so.
+    Refused {
+        tag: Tag,
+        size: usize,
+        result: Vec<u8>,
     },
     /// A node is chosen; the journal is being written.
     Assigned {
@@ -210,7 +218,7 @@ impl Interchange {
             Input::NotKept { task, result } => self.kept(task, Err(result), actions),
             Input::Loaded { task, result } => self.loaded(task, result, actions),
             Input::Settled { task, status } => self.settled(task, &status, actions),
-            Input::Allowed(functions) => self.intake.allowed = functions,
+            Input::Allowed(functions) => self.allow(functions, actions),
             Input::Cancel(tasks) => self.cancel(tasks, actions),
             Input::HeartbeatDue => self.heartbeat_due(actions),
             Input::Hurry | Input::RecordsFailed => self.hurry(stop::HURRIED, actions),
@@ -248,7 +256,7 @@ impl Interchange {
         for task in tasks {
             match self.tasks.get_mut(&task) {
                 Some(state @ State::Waiting { .. }) => {
-                    if let State::Waiting { tag, size } = *state {
+                    if let State::Waiting { tag, size, .. } = *state {
                         *state = State::Assigned { tag, size };
                         begins.push(task);
                     }
@@ -288,13 +296,19 @@ impl Interchange {
         }
     }
 
-    fn ended(&mut self, task: TaskId, result: Vec<u8>, actions: &mut Vec<Action>) {
-        let (tag, size) = match self.tasks.get(&task) {
+    fn ended(&mut self, task: TaskId, mut result: Vec<u8>, actions: &mut Vec<Action>) {
+        let (tag, size) = match self.tasks.get_mut(&task) {
             // It never began and is ended by our stop: it goes back to the queue, and the next run runs it.
-            Some(State::Waiting { .. } | State::Assigned { .. }) if !matches!(self.phase, Phase::Running) => {
+            Some(State::Waiting { .. } | State::Refused { .. } | State::Assigned { .. })
+                if !matches!(self.phase, Phase::Running) =>
+            {
                 return self.returned(vec![task], actions);
             }
-            Some(State::Waiting { tag, size } | State::Assigned { tag, size }) => (Some(*tag), *size),
+            Some(State::Waiting { tag, size, .. } | State::Assigned { tag, size }) => (Some(*tag), *size),
+            Some(State::Refused { tag, size, result: refusal }) => {
+                result = std::mem::take(refusal);
+                (Some(*tag), *size)
+            }
             Some(State::Running { size }) => (None, *size),
             Some(State::LookedUp { .. } | State::Awaited { .. } | State::Finished(_)) | None => {
                 tracing::error!(%task, "the engine ended a task that it does not have");

@@ -67,7 +67,7 @@ impl Interchange {
         let mut written = Vec::new();
         for task in tasks {
             match self.tasks.get(&task) {
-                Some(State::Waiting { tag, size }) => {
+                Some(State::Waiting { tag, size, .. } | State::Refused { tag, size, .. }) => {
                     tags.push(*tag);
                     self.bytes -= size;
                 }
@@ -102,7 +102,7 @@ impl Interchange {
             self.phase = Phase::Stopping { engine: EngineState::Ended, hurried };
         }
         let left = |(task, state): (&TaskId, &State)| match state {
-            State::Waiting { .. } | State::Assigned { .. } => Some(*task),
+            State::Waiting { .. } | State::Refused { .. } | State::Assigned { .. } => Some(*task),
             State::LookedUp { .. } | State::Running { .. } | State::Awaited { .. } | State::Finished(_) => {
                 None
             }

@@ -121,10 +121,30 @@ fn a_function_that_is_not_allowed_is_refused_in_upstreams_words() {
     let function: FunctionId = FUNCTION.parse().unwrap();
     assert_eq!(none.on(Input::Allowed(Some([function].into()))), []);
     assert!(is_submit(&none.deliver(2)), "the list has changed");
-    assert_eq!(none.on(Input::Allowed(Some(HashSet::new()))), []);
-    assert!(matches!(none.deliver(3).as_slice(), [Action::Keep { .. }]), "and again");
     assert_eq!(none.on(Input::Allowed(None)), []);
-    assert!(is_submit(&none.deliver(4)), "there is none any more");
+    assert!(is_submit(&none.deliver(3)), "there is none any more");
+}
+
+#[test]
+fn a_task_that_waits_is_refused_when_its_function_is_no_longer_allowed() {
+    let mut fixture = Fixture::up(settings());
+    for number in [1, 2, 3] {
+        assert!(is_submit(&fixture.deliver(number)));
+    }
+    assert_eq!(fixture.on(Input::Assigned(vec![task(1)])), [Action::Journal(vec![task(1)])]);
+    let cancels = fixture.on(Input::Allowed(Some(HashSet::new())));
+    assert_eq!(cancels, [Action::Cancel(task(2)), Action::Cancel(task(3))], "the first begins");
+    assert_eq!(fixture.on(Input::Allowed(Some(HashSet::new()))), [], "once");
+    assert_eq!(fixture.on(Input::Assigned(vec![task(2)])), [], "it never begins");
+    let (data, code) = refusal(&fixture.on(Input::Ended { task: task(2), result: b"cancelled".to_vec() }));
+    assert_eq!(code, "FUNCTION_NOT_ALLOWED", "{data}");
+    assert_eq!(fixture.kept(2)[0], Action::Acknowledge(vec![tag(0, 2)]));
+    // A stop before the engine has let it go leaves it to the next run.
+    fixture.on(Input::Stop);
+    assert_eq!(
+        fixture.on(Input::Ended { task: task(3), result: b"cancelled".to_vec() }),
+        [Action::Requeue(vec![tag(0, 3)])]
+    );
 }
 
 #[test]

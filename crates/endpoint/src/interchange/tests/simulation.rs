@@ -215,6 +215,9 @@ impl Simulation {
                     self.lose_session();
                     Some(Input::LinkDown)
                 }
+                // The manager allows nothing for a moment.
+                89 => Some(Input::Allowed(Some(HashSet::new()))),
+                99 => Some(Input::Allowed(None)),
                 _ if choice < 70 => Some(Input::Cancel(vec![task(u128::from(choice / 10) % TASKS + 1)])),
                 _ => Some(Input::HeartbeatDue),
             },
