@@ -66,7 +66,7 @@ struct Common {
     /// Emit log lines to console as well as log
     #[arg(long, global = true)]
     log_to_console: bool,
-    /// Do not colorize the (console) log lines; they are on a terminal with --log-to-console --debug
+    /// Do not colorize the (console) log lines
     #[arg(long, global = true)]
     no_color: bool,
 }
