@@ -32,9 +32,9 @@ def names():
     return sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
 
 
-def python(name):
+def python(name, base=None):
     """The interpreter of the environment `name`, whether or not it has been made."""
-    return _directory(name) / "bin" / "python"
+    return _directory(name, base) / "bin" / "python"
 
 
 def ready(name):
@@ -42,28 +42,30 @@ def ready(name):
     return (_directory(name) / COMPLETE).exists()
 
 
-def make(name):
-    """Makes the environment `name` unless it is there, and returns its interpreter.
+def make(name, base=None):
+    """Makes the environment `name` unless it is there, and returns its interpreter. `base`: an interpreter of another version
+    than the usual one; for the lists in `requirements/clients`.
 
     A virtual environment can't be moved once made, so it is built in place, and only a file written last makes it
     count. Two runs at once take turns.
     """
-    directory = _directory(name)
-    if ready(name):
-        return python(name)
+    directory = _directory(name, base)
+    interpreter = directory / "bin" / "python"
+    if (directory / COMPLETE).exists():
+        return interpreter
     directory.parent.mkdir(parents=True, exist_ok=True)
     with open(directory.parent / f"{directory.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if ready(name):
-            return python(name)
+        if (directory / COMPLETE).exists():
+            return interpreter
         if directory.exists():
             shutil.rmtree(directory)
-        _run(_base(), "-m", "venv", directory)
+        _run(base or _base(), "-m", "venv", directory)
         install = ["install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-        _run(python(name), "-m", "pip", *install, "--requirement", REQUIREMENTS / f"{name}.txt")
-        _run(python(name), "-m", "pip", "--disable-pip-version-check", "check")
+        _run(interpreter, "-m", "pip", *install, "--requirement", REQUIREMENTS / f"{name}.txt")
+        _run(interpreter, "-m", "pip", "--disable-pip-version-check", "check")
         (directory / COMPLETE).touch()
-    return python(name)
+    return interpreter
 
 
 def node_modules(source):
@@ -92,12 +94,12 @@ def _cache():
     return cache / "farcall" / "environments"
 
 
-def _directory(name):
+def _directory(name, base=None):
     wanted = REQUIREMENTS / f"{name}.txt"
     if not wanted.exists():
         raise SystemExit(f"no environment is called {name}; there are {', '.join(names())}")
-    digest = hashlib.sha256(wanted.read_bytes() + os.fsencode(_base())).hexdigest()[:16]
-    return _cache() / f"{name}-{digest}"
+    digest = hashlib.sha256(wanted.read_bytes() + os.fsencode(base or _base())).hexdigest()[:16]
+    return _cache() / f"{name.replace('/', '-')}-{digest}"
 
 
 def _base():

@@ -169,8 +169,12 @@ def virtual_environment(version, found):
             shutil.copytree(base / library, copy / library, ignore=left_out, symlinks=True)
             (copy / "bin").mkdir()
             shutil.copy(base / "bin" / f"python{version}", copy / "bin")
+            for shared in (base / "lib").glob(f"libpython{version}.so*"):
+                shutil.copy(shared, copy / "lib")
             subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
             subprocess.run([copy / "bin" / f"python{version}", "-m", "venv", "--without-pip", directory], check=True)
+            with open(directory / "bin" / "activate", "a") as activate:
+                activate.write(f"export LD_LIBRARY_PATH={copy}/lib\n")
             subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
             (directory / "complete").touch()
     return directory
@@ -316,6 +320,22 @@ class UpstreamsManager(OwnManager):
         self.program = directory / "globus-compute-endpoint"
         self.python = python(f"sdk-{release}")
         self.user_environment = {"PATH": f"{directory}:{self.python.parent}:/usr/bin:/bin"}
+        self.release = release
+
+    def environment(self):
+        environment = super().environment()
+        # User endpoints of 3.8.0 would make their directories below it.
+        del environment["GLOBUS_COMPUTE_USER_DIR"]
+        return environment
+
+    def write_config(self, **changes):
+        super().write_config(**changes)
+        if self.release != "3.8.0":
+            path = self.home / "config.yaml"
+            # Every endpoint is a manager, and names whom to write to.
+            config = json.loads(path.read_text()) | {"email": "operator@site.example"}
+            del config["multi_user"]
+            path.write_text(json.dumps(config))
 
 
 class Person:
