@@ -40,7 +40,7 @@ for who, tries, test in (
     ("a local user", "gets the keys of whoever started the manager", f"{LAUNCH}/keys.rs::of_the_manager_stay_there_without_pam"),
     ("a local user", "starts the launcher itself", f"{LAUNCH}/plain.rs::only_a_manager_starts_it"),
     ("somebody who may write a directory on the way", "changes who is mapped to whom",
-     "crates/manager/src/mapping/watch.rs::a_file_or_program_that_others_can_change_is_refused"),
+     "crates/manager/src/mapping/watch/tests.rs::a_file_or_program_that_others_can_change_is_refused"),
     ("a file server that does not answer", "uses up the manager's threads by identity mappings",
      f"{MANAGE}/mapping.rs::evaluations_that_hang_leave_threads_for_others"),
 ):

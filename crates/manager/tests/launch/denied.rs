@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use super::bed::{Account, Bed, Denied, ManagerProcess};
+use super::bed::{Account, Bed, ManagerProcess};
+use super::system_calls::Denied;
 
 pub(crate) const TESTS: &[super::Test] = &[
     ("denied::stages_that_the_kernel_refuses", true, refused),

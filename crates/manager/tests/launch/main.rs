@@ -12,6 +12,7 @@ mod kills;
 mod pam;
 mod personal;
 mod plain;
+mod system_calls;
 
 use std::path::Path;
 
@@ -29,7 +30,7 @@ fn main() {
         Some(first) if first == bed::MANAGER => {
             let request = arguments.next().unwrap();
             if let Some(denied) = arguments.next() {
-                bed::Denied::parse(denied.to_str().unwrap()).install();
+                system_calls::Denied::parse(denied.to_str().unwrap()).install();
             }
             bed::manager(Path::new(&request))
         }
