@@ -193,3 +193,28 @@ def test_the_death_of_the_manager_ends_every_user_endpoint(shared_testbed, servi
     group = {other for other in before if os.getsid(other) == pid} | {pid}
     manager.kill()
     until(lambda: not any(Path(f"/proc/{other}").exists() for other in group), "its user endpoints are gone, which is promised within 2 s", 10)
+
+
+class TwoCapabilities(local_users.PersonalManager):
+    """It may become others, and is not root."""
+
+    def command(self, *arguments):
+        both = "-all,+setuid,+setgid"
+        become, *rest = super().command(*arguments)
+        return [become, f"--inh-caps={both}", f"--ambient-caps={both}", *rest]
+
+
+def test_a_manager_that_may_only_become_others_ends_what_it_started(shared_testbed, service, users, people):
+    """It lacks the capability to signal others' processes."""
+    manager = TwoCapabilities(shared_testbed, service, users["tory"], people["tory"], name="two")
+    manager.mapping = local_users.ids(people, "alicia")
+    shared_testbed.endpoints.append(manager)
+    manager.configure()
+    manager.start()
+    service.sdk("4.19.0", people["alicia"]).run(WHO, manager.id)
+    (pid,) = manager.children()
+    assert pid in local_users.processes_of("alicia")
+    assert int(status_of(manager.process.pid)["CapEff"], 16) == 0b11000000
+    os.kill(manager.process.pid, signal.SIGTERM)
+    assert manager.process.wait(20) == 0
+    assert f"Command stopped normally ({pid}) [(alicia, uep." in manager.log_text()

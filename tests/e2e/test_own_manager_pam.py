@@ -77,7 +77,10 @@ class Site:
         self.variables = directory / "variables"
         self.variables.write_text("FROM_PAM=yes\n")
         self.hook = directory / "hook"
-        self.hook.write_text(f'#!/bin/sh\necho "$PAM_TYPE $PAM_USER $PAM_SERVICE" >> {directory}/sessions\n')
+        self.hang = directory / "hang"
+        self.hook.write_text(
+            f'#!/bin/sh\n[ ! -e {self.hang} ] || exec sleep 1000\necho "$PAM_TYPE $PAM_USER $PAM_SERVICE" >> {directory}/sessions\n'
+        )
         self.hook.chmod(0o755)
 
     def lines(self):
@@ -170,6 +173,11 @@ def test_what_the_site_gives_reaches_a_task(service, manager, site, users, peopl
     manager.wait_for_log(rf"Command terminated by signal: 9 \({pid}\) \[\(alicia, uep\.")
     assert not Path(f"/proc/{holder}").exists()
 
+    service.sdk("4.19.0", people["alicia"]).run(FACTS, manager.id)
+    os.kill(local_users.parent_of(manager.user_endpoint("alicia")), signal.SIGKILL)
+    until(lambda: not local_users.processes_of("alicia"), "all is gone, which is promised within 2 s", 10)
+    site.closed_once(manager, "alicia", times=2)
+
 
 def test_a_site_that_is_closed_lets_nobody_new_in(service, manager, site, users, people):
     roberto = service.sdk("4.19.0", people["roberto"])
@@ -212,9 +220,15 @@ def test_a_hot_restart_and_the_stop_keep_each_session_whole(service, manager, si
     assert manager.user_endpoint("roberto") == pid
     assert site.sessions(manager, "roberto") == before == ["open_session"]
 
+    # One that does not listen is killed at the second request, and not by the manager: its session has to be closed.
+    deaf = manager.user_endpoint("harper")
+    os.kill(deaf, signal.SIGSTOP)
     os.kill(manager.process.pid, signal.SIGTERM)
-    assert manager.process.wait(20) == 0
-    assert f"Command stopped normally ({pid}) [(roberto, uep." in manager.log_text()
+    manager.wait_for_log(rf"Command stopped normally \({pid}\) \[\(roberto, uep\.")
+    assert manager.process.running()
+    os.kill(manager.process.pid, signal.SIGTERM)
+    assert manager.process.wait(5) == 0
+    assert f"Command terminated by signal: 9 ({deaf}) [(harper, uep." in manager.log_text()
     for name in ("roberto", "harper"):
         site.closed_once(manager, name)
 
@@ -238,6 +252,28 @@ def test_the_death_of_the_manager_ends_all_and_closes_each_session_once(shared_t
         until(lambda name=name: not local_users.processes_of(name), promised, 10)
         site.closed_once(manager, name)
     until(lambda: not any(Path(f"/proc/{holder}").exists() for holder in holders), promised, 10)
+
+
+@pytest.mark.long
+def test_a_module_that_hangs_only_delays_a_hot_restart(shared_testbed, service, site, users, people):
+    manager = started(shared_testbed, service, people, site, "hangs")
+    roberto = service.sdk("4.19.0", people["roberto"])
+    roberto.run(FACTS, manager.id)
+    pid = manager.user_endpoint("roberto")
+    site.hang.touch()
+    try:
+        waiting = service.sdk("4.19.0", people["tory"]).start(FAILS, manager.id)
+        until(lambda: len(manager.children()) == 2, "the launcher is at work")
+        os.kill(manager.process.pid, signal.SIGHUP)
+        until(lambda: manager.log_text().count("Endpoint Manager begins") == 2, "it begins again", 100)
+    finally:
+        site.hang.unlink()
+    (text,) = waiting.finish()
+    assert "the start did not come to an end within 30 s and was stopped" in text
+    assert "The hot restart waits for these, and nothing new begins:\n  launcher pid " in manager.log_text()
+    roberto.run(FACTS, manager.id)
+    assert manager.user_endpoint("roberto") == pid
+    service.sdk("4.19.0", people["tory"]).run(FACTS, manager.id)
 
 
 class WithoutLibrary(local_users.OwnManager):

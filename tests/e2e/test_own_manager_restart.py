@@ -1,9 +1,11 @@
 """The hot restart of our manager, which root runs: SIGHUP. Nothing that is under way notices it."""
 
+import itertools
 import os
 import re
 import shutil
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +35,14 @@ def restart(manager):
     """A hot restart that succeeds."""
     begun = manager.log_text().count("Endpoint Manager begins")
     os.kill(manager.process.pid, signal.SIGHUP)
-    until(lambda: manager.log_text().count("Endpoint Manager begins") == begun + 1, "it begins again")
+    until(lambda: manager.log_text().count("Endpoint Manager begins") == begun + 1, "it begins again", 60)
+
+
+class Limited(local_users.OwnManager):
+    """It is started with these limits of open files."""
+
+    def command(self, *arguments):
+        return ["prlimit", "--nofile=700:3000", *super().command(*arguments)]
 
 
 SLOW = """
@@ -69,7 +78,7 @@ def registrations(service):
 
 def test_a_hot_restart_keeps_process_children_and_tasks(shared_testbed, service, users, people):
     """A broken configuration keeps the old program; a change that is registered causes one registration, another one none."""
-    manager = manager_of(shared_testbed, service, people, "restarted", "alicia", "harper")
+    manager = manager_of(shared_testbed, service, people, "restarted", "alicia", "harper", of=Limited)
     manager.start()
     clients = [service.sdk("4.19.0", people[name]).start(SLOW, manager.id, 12) for name in ("alicia", "harper")]
     until(lambda: len(manager.children()) == 2, "both user endpoints run", 60)
@@ -98,15 +107,18 @@ def test_a_hot_restart_keeps_process_children_and_tasks(shared_testbed, service,
         """
         import sys
 
-        def one():
-            return 1
+        def limits():
+            import resource
+
+            return resource.getrlimit(resource.RLIMIT_NOFILE)
 
         with executor(sys.argv[1], user_endpoint_config={"workers": 3}) as ex:
-            report(ex.submit(one).result(timeout=100))
+            report(ex.submit(limits).result(timeout=100))
         """,
         manager.id,
     )
-    assert fresh == 1
+    assert fresh == [700, 3000], "the manager's own limit is raised, and stays so over the restart"
+    assert "Max open files            3000                 3000 " in Path(f"/proc/{manager.process.pid}/limits").read_text()
     for client in clients:
         reports = client.finish()
         assert len(reports) == 2, reports
@@ -218,26 +230,32 @@ def test_no_command_is_lost_or_carried_out_twice(shared_testbed, service, users,
     rest = service.rest(people["alicia"])
     function = rest.post("/v3/functions", {"function_name": "f", "function_code": "7\n01\ngASV"})["function_uuid"]
 
-    def submit(number):
-        try:
-            body = {"tasks": {function: ["7\n01\ngASV"]}, "user_endpoint_config": {"number": number}}
-            return rest.post(f"/v3/endpoints/{manager.id}/submit", body)
-        except Refused as refused:
-            return refused
+    numbers, answers, done = itertools.count(1000), {}, threading.Event()
 
-    numbers = range(1000, 1060)
-    with ThreadPoolExecutor(4) as pool:
-        answers = {number: pool.submit(submit, number) for number in numbers}
-        while not all(answer.done() for answer in answers.values()):
-            os.kill(manager.process.pid, signal.SIGHUP)
-            time.sleep(0.3)
-    begun = manager.log_text().count("Endpoint Manager begins")
-    assert begun > 3, "it was restarted among the commands"
-    for number, answer in answers.items():
-        refused = answer.result()
+    def submit():
+        while not done.is_set():
+            number = next(numbers)
+            body = {"tasks": {function: ["7\n01\ngASV"]}, "user_endpoint_config": {"number": number}}
+            try:
+                answers[number] = rest.post(f"/v3/endpoints/{manager.id}/submit", body)
+            except Refused as refused:
+                answers[number] = refused
+            # A restart waits for a moment in which nothing is under way.
+            time.sleep(0.1)
+
+    with ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(submit) for _ in range(3)]
+        try:
+            for _ in range(6):
+                restart(manager)
+        finally:
+            done.set()
+        for client in clients:
+            client.result()
+    for number, refused in answers.items():
         assert isinstance(refused, Refused) and refused.status == 422, refused
         assert f"{number} is not of type 'string'" in refused.body
     told = manager.log_text()
-    counts = {number: len(re.findall(rf"^.* ERROR .*{number} is not of type 'string'", told, re.MULTILINE)) for number in numbers}
+    counts = {number: len(re.findall(rf"^.* ERROR .*{number} is not of type 'string'", told, re.MULTILINE)) for number in answers}
     assert set(counts.values()) == {1}, counts
     assert not manager.children()

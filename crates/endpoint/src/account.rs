@@ -275,6 +275,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_may_pass_without_a_new_start() {
+        let refused =
+            |status| Error::Refused(Refusal { status, code: None, message: None, text: String::new() });
+        for (http, passes) in [
+            (400, false),
+            (403, false),
+            (404, false),
+            (409, false),
+            (423, false),
+            (429, true),
+            (500, true),
+            (503, true),
+        ] {
+            assert_eq!(failed(refused(http), "me").may_pass, passes, "{http}");
+        }
+        assert!(failed(Error::NotLoggedIn, "me").may_pass, "somebody may log in again");
+        assert!(failed(Error::Unreachable { url: String::new(), reason: String::new() }, "me").may_pass);
+    }
+
+    #[test]
     fn each_refusal_has_its_status() {
         let refused =
             |status| Error::Refused(Refusal { status, code: None, message: None, text: "why".into() });

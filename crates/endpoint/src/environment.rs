@@ -47,9 +47,14 @@ pub(crate) fn path_as_started() -> std::io::Result<PathBuf> {
             .filter(|it| it.is_absolute())
             .collect()
     };
-    let found = places.into_iter().map(|place| place.join(&name)).find(|path| leads_to(path, &own));
-    let trusted = |path: &PathBuf| !nix::unistd::geteuid().is_root() || matches!(exposed(path, 0), Ok(None));
-    Ok(found.filter(trusted).unwrap_or(own))
+    Ok(started_as(&name, &places, &own).unwrap_or(own))
+}
+
+/// The path below one of these places that leads to this program, if it can be relied on.
+fn started_as(name: &Path, places: &[PathBuf], own: &Path) -> Option<PathBuf> {
+    let found = places.iter().map(|place| place.join(name)).find(|path| leads_to(path, own))?;
+    let is_reliable = !nix::unistd::geteuid().is_root() || matches!(exposed(&found, 0), Ok(None));
+    is_reliable.then_some(found)
 }
 
 /// Whether both paths are of the same file.
@@ -57,5 +62,39 @@ fn leads_to(path: &Path, file: &Path) -> bool {
     match (std::fs::metadata(path), std::fs::metadata(file)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_path_through_links_counts_if_it_leads_here_and_others_cannot_change_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let is_root = nix::unistd::geteuid().is_root();
+        for (directory, mode) in [("1", 0o755), ("links", 0o755), ("open", 0o777)] {
+            fs::create_dir(at(directory)).unwrap();
+            fs::set_permissions(at(directory), fs::Permissions::from_mode(mode)).unwrap();
+            symlink("../1", at(directory).join("current")).unwrap();
+        }
+        let own = at("1/program");
+        fs::write(&own, "").unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(at("program"), "another").unwrap();
+        let program = Path::new("program");
+        let through = |place: &str| started_as(program, &[at(place)], &own);
+        assert_eq!(through("1"), Some(own.clone()));
+        assert_eq!(through("links/current"), Some(at("links/current/program")));
+        assert_eq!(through("open/current"), (!is_root).then(|| at("open/current/program")));
+        assert_eq!(through("."), None, "another program of this name");
+        // As in PATH: the first one that leads here.
+        let places = [at("missing"), at("."), at("links/current"), at("1")];
+        assert_eq!(started_as(program, &places, &own), Some(at("links/current/program")));
+        assert_eq!(started_as(&own, &[at(".")], &own), Some(own.clone()), "an absolute one");
     }
 }

@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn the_own_files_stay_own_when_the_period_changes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(&scratch);
+        let (before, _) = PidFile::acquire(&endpoint, 30).unwrap();
+        let after = PidFile::unwritten(&endpoint, 7).unwrap();
+        assert!(before.claim().holds() && after.claim().holds());
+        foreign(&endpoint);
+        assert!(!before.claim().holds() && !after.claim().holds());
+    }
+
+    #[test]
     fn a_pid_without_a_record_is_checked_by_the_title() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);

@@ -56,8 +56,12 @@ mod tests {
     fn own_children_are_ended_and_nobody_else() {
         let (mut willing, first) = start("exec sleep 60");
         let (mut deaf, second) = start("trap '' TERM; while :; do sleep 0.02; done");
-        let ignored = format!("/proc/{second}/status");
-        while !std::fs::read_to_string(&ignored).unwrap().contains("SigIgn:\t0000000000004") {
+        let ignores = || {
+            let status = std::fs::read_to_string(format!("/proc/{second}/status")).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+            u64::from_str_radix(mask, 16).unwrap() & (1 << (Signal::SIGTERM as u32 - 1)) != 0
+        };
+        while !ignores() {
             std::thread::sleep(PAUSE);
         }
         // 1 is no child of this process, and the last one is reaped.

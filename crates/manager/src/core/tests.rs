@@ -296,7 +296,7 @@ fn a_launch_that_fails_is_told_in_the_words_of_the_launcher() {
 
 #[test]
 fn the_number_of_a_process_that_is_used_again_means_another_launch() {
-    let mut scene = Scene::new(settings());
+    let mut scene = Scene::new(Settings { starts_at_a_time: 8, ..settings() });
     for (user_endpoint, launch) in [(2, 1), (3, 2)] {
         let asked = scene.command(user_endpoint, "one", 10);
         scene.map(&asked, "harper");

@@ -58,3 +58,18 @@ fn send(uid: i32, pid: i32, signal: i32) -> Option<()> {
         other => kill(child, other).ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_as_root_and_never_to_many() {
+        assert!(signal_as(0, 54_321, Signal::SIGTERM).is_err());
+        for (uid, pid, signal) in
+            [(0, 54_321, 15), (-1, 54_321, 15), (54_321, 1, 9), (54_321, 0, 9), (54_321, -1, 9)]
+        {
+            assert_eq!(send(uid, pid, signal), None, "{uid} {pid} {signal}");
+        }
+    }
+}

@@ -24,6 +24,13 @@ fn launching(processes: &mut Processes, serial: Serial) -> &mut Process {
     process
 }
 
+/// Whether a process has this signal in one of its sets.
+fn has_signal(pid: i32, set: &str, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix(set)).unwrap().trim();
+    u64::from_str_radix(mask, 16).unwrap() & (1 << (signal as u32 - 1)) != 0
+}
+
 async fn until_reaped(processes: &mut Processes, serial: Serial) {
     while processes.children[&serial].ended.is_none() {
         processes.reap();
@@ -100,9 +107,7 @@ async fn the_holder_of_a_session_is_told_to_kill_and_no_number_that_was_reported
     let (holder, pid) = child(&mut processes, "trap 'exit 5' USR1; while :; do sleep 0.02; done");
     let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let other = i32::try_from(bystander.id()).unwrap();
-    let status = format!("/proc/{pid}/status");
-    let listens = || std::fs::read_to_string(&status).unwrap().contains("SigCgt:\t0000000000000200");
-    while !listens() {
+    while !has_signal(pid, "SigCgt:", Signal::SIGUSR1) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     for reported in [other, 0, 1, -1] {
