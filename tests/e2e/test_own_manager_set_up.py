@@ -111,6 +111,7 @@ def test_a_stop_during_a_set_up_ends_all_of_it(service, manager, users, people):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_set_up_of_more_than_a_submit_can_wait_goes_on_and_the_next_submit_joins_it(service, manager, users, people):
     config = {"set_up": "echo x >> ~/set-ups; for i in $(seq 75); do echo step $i; sleep 1; done", "workers": 2}
     sdk = service.sdk("4.19.0", people["harper"])

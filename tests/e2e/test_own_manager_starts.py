@@ -289,6 +289,7 @@ def test_twenty_people_at_once_have_a_user_endpoint_each(shared_testbed, service
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_user_endpoint_that_reports_late_takes_the_next_submit_and_runs_it_once(shared_testbed, service, users, people):
     """The first submit is answered before the client gives up. Without a task the user endpoint lives to its hard limit."""
     mapping = local_users.ids(people, "tory")
@@ -337,7 +338,7 @@ ROUNDS = """
 
     def once(path, number):
         with open(path, "a") as file:
-            file.write(f"{number}\\\\n")
+            file.write(f"{number}\\n")
         return number
 
     rounds, path = int(sys.argv[2]), sys.argv[3]
@@ -352,6 +353,7 @@ ROUNDS = """
 
 
 @pytest.mark.long("idle-rounds")
+@pytest.mark.timeout(1800)
 def test_no_task_is_lost_or_doubled_in_two_hundred_submits_at_the_moment_of_an_idle_end(service, manager, users, people):
     rounds = 200
     path = Path(users["harper"].pw_dir) / "rounds"
@@ -360,5 +362,5 @@ def test_no_task_is_lost_or_doubled_in_two_hundred_submits_at_the_moment_of_an_i
     assert client.finish(1500) == ["done"]
     assert path.read_text().split() == [str(number) for number in range(rounds)]
     started = manager.log_text().count("Creating new user endpoint") - before
-    assert 20 < started <= rounds, f"{started} starts: the moment was missed"
+    assert rounds / 10 < started <= rounds, f"{started} starts: the moment was missed"
     assert not re.search(r"Command (return code|terminated)", manager.log_text())

@@ -17,7 +17,7 @@ use std::time::Duration;
 use client::amqp::{self, Event, Item, LinkConfig};
 use daemon::stop::DeferredSignals;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{Pid, getpgrp, getpid, getppid};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
@@ -32,8 +32,8 @@ use crate::exit::{CommandResult, Failure, block_on, status};
 
 /// The time before the first report, and between two: far below the time in which the service gives up a silent start.
 const PERIOD: Duration = Duration::from_secs(5);
-/// How long the script's processes may take to end when they are told to.
-const STOP_TIME: Duration = Duration::from_secs(3);
+/// How long the script may take to end when it is told to: less than what a manager with PAM gives a user endpoint.
+const STOP_TIME: Duration = Duration::from_secs(1);
 /// How long to read what the script has printed, once it has ended. What it left running may hold the pipe for ever.
 const REST: Duration = Duration::from_millis(500);
 /// How often to look whether the manager is there. It must be gone for less than 2 s.
@@ -55,20 +55,19 @@ pub(super) fn run(script: &str, parent: Option<i32>, reporting: Reporting) -> Co
     let (output, theirs) = std::io::pipe().map_err(Failure::error)?;
     let outcome = block_on(async {
         let mut child = spawn(script, theirs)?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        let group = Group::of(&child);
         let mut reporter = Reporter::new(reporting);
         let mut running = Running { output: receiver(output)?, last: LastLines::default() };
         let ended = tokio::select! {
-            ended = running.to_its_end(&mut child, &mut reporter) => ended,
+            ended = running.until_it_ends(&mut child, &mut reporter) => ended,
             () = orphaned(parent) => {
-                // All is to be gone within 2 s.
-                kill(group);
-                // Nobody is left to be told.
+                // All is to be gone within 2 s, and nobody is left to be told.
+                group.signal(Signal::SIGKILL);
                 std::process::exit(status::TEMPFAIL.into());
             }
             received = signals.received() => {
-                end(&mut child, group).await;
                 received.map_err(Failure::error)?;
+                group.end(&mut child, &signals).await;
                 Err(Failure::new(status::GENERIC, "Error: the user endpoint was stopped during its endpoint_setup"))
             }
         };
@@ -86,8 +85,10 @@ pub(super) fn run(script: &str, parent: Option<i32>, reporting: Reporting) -> Co
 fn spawn(script: &str, output: std::io::PipeWriter) -> Result<Child, Failure> {
     let errors = output.try_clone().map_err(Failure::error)?;
     let mut command = Command::new("/bin/sh");
-    // A group of its own, to end all of it.
-    command.arg("-c").arg(script).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+    command.arg("-c").arg(script).stdin(Stdio::null()).stdout(output).stderr(errors);
+    if !leads_its_group() {
+        command.process_group(0);
+    }
     daemon::stop::deliver_signals_to(command.as_std_mut());
     command.spawn().map_err(|error| {
         Failure::new(status::CONFIG, format!("Error: endpoint_setup could not be run: {error}"))
@@ -106,18 +107,47 @@ async fn orphaned(parent: Option<i32>) {
     }
 }
 
-/// Ends the script and all that it runs.
-async fn end(child: &mut Child, group: Option<Pid>) {
-    let Some(group) = group else { return };
-    // Until it is waited for, no other group can have this number.
-    let _ = killpg(group, Signal::SIGTERM);
-    let _ = timeout(STOP_TIME, child.wait()).await;
-    kill(Some(group));
+/// The processes to signal to end the script and all that it runs.
+#[derive(Clone, Copy)]
+enum Group {
+    /// This process's, which a manager has made its leader: whoever kills a user endpoint's group kills its script, too.
+    Ours,
+    /// The script's.
+    Script(Pid),
 }
 
-fn kill(group: Option<Pid>) {
-    if let Some(group) = group {
-        let _ = killpg(group, Signal::SIGKILL);
+fn leads_its_group() -> bool {
+    getpgrp() == getpid()
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        match child.id().and_then(|id| i32::try_from(id).ok()) {
+            Some(id) if !leads_its_group() => Self::Script(Pid::from_raw(id)),
+            _ => Self::Ours,
+        }
+    }
+
+    /// Whether it exists does not matter. The script is not waited for yet, so its number is no other's.
+    fn signal(self, signal: Signal) {
+        let group = match self {
+            Self::Ours => getpgrp(),
+            Self::Script(group) => group,
+        };
+        let _ = killpg(group, signal);
+    }
+
+    /// Ends the script. This process defers the signal. If the script does not end, this process ends with it and without a word.
+    async fn end(self, child: &mut Child, signals: &DeferredSignals) {
+        self.signal(Signal::SIGTERM);
+        let ended = timeout(STOP_TIME, child.wait()).await.is_ok();
+        match self {
+            Self::Ours if ended => {
+                // Its own is pending. It must not end this process before the service was told.
+                let _ = timeout(STOP_TIME, signals.received()).await;
+            }
+            Self::Ours | Self::Script(_) => self.signal(Signal::SIGKILL),
+        }
     }
 }
 
@@ -128,7 +158,7 @@ struct Running {
 }
 
 impl Running {
-    async fn to_its_end(
+    async fn until_it_ends(
         &mut self,
         child: &mut Child,
         reporter: &mut Reporter,

@@ -79,15 +79,16 @@ impl Starts {
 
     fn apply(&self, user_endpoint: EndpointId, event: Event) -> Vec<Action> {
         let mut state = self.state();
+        let was_setting_up = state.core.set_up(user_endpoint).is_some();
         let actions = state.core.apply(user_endpoint, event, clock::now());
-        state.tell(user_endpoint, &actions);
+        state.tell(user_endpoint, &actions, was_setting_up);
         actions
     }
 
     fn tick(&self, user_endpoint: EndpointId) {
         let mut state = self.state();
         let actions = state.core.tick(user_endpoint, clock::now());
-        state.tell(user_endpoint, &actions);
+        state.tell(user_endpoint, &actions, false);
     }
 
     /// Joins the start of `user_endpoint`, or begins it; then the caller must perform the returned actions.
@@ -152,14 +153,15 @@ impl EndpointObserver for Starts {
 }
 
 impl State {
-    fn tell(&mut self, user_endpoint: EndpointId, actions: &[Action]) {
+    /// Tells those who wait. What nobody waits for is kept if it took long to find out.
+    fn tell(&mut self, user_endpoint: EndpointId, actions: &[Action], was_setting_up: bool) {
         for action in actions {
             if let Action::Finish(result) = action {
                 self.due.retain(|due| *due != user_endpoint);
                 let waiters = self.waiters.remove(&user_endpoint);
                 match (waiters.filter(|it| it.receiver_count() > 0), result) {
                     (Some(waiters), _) => drop(waiters.send_replace(Some(result.clone()))),
-                    (None, StartResult::Refused(why)) => {
+                    (None, StartResult::Refused(why)) if was_setting_up => {
                         self.unheard.add(user_endpoint, why.clone(), clock::now());
                     }
                     (None, _) => {}

@@ -36,8 +36,8 @@ impl TemplateReads {
     /// What `runtime` has at each path; null where it has nothing.
     pub(super) fn values<'a>(&self, runtime: &'a Value) -> impl Iterator<Item = (String, &'a Value)> {
         self.0.iter().map(move |path| {
-            let members = path.split('.').filter(|name| !name.is_empty());
-            let value = members.fold(Some(runtime), |value, name| value?.get(name));
+            let mut members = path.split('.').filter(|name| !name.is_empty());
+            let value = members.try_fold(runtime, |value, name| value.get(name));
             (path.clone(), value.unwrap_or(&Value::Null))
         })
     }

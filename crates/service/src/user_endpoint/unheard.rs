@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;
 
 /// How long a failure is kept.
-const KEPT: SignedDuration = SignedDuration::from_mins(30);
+const KEPT: SignedDuration = SignedDuration::from_mins(10);
 /// The most that are kept; one more drops the oldest.
 const MOST: usize = 1_000;
 
@@ -58,11 +58,11 @@ mod tests {
         assert_eq!(unheard.take(id(1), at(0)), None);
         unheard.add(id(1), "no such package".into(), at(0));
         assert_eq!(unheard.take(id(2), at(1)), None);
-        let told = unheard.take(id(1), at(29)).unwrap();
+        let told = unheard.take(id(1), at(9)).unwrap();
         assert!(told.starts_with("no such package\n") && told.contains("1970-01-01T00:00:00Z"), "{told}");
-        assert_eq!(unheard.take(id(1), at(29)), None);
+        assert_eq!(unheard.take(id(1), at(9)), None);
         unheard.add(id(1), "no such package".into(), at(0));
-        assert_eq!(unheard.take(id(1), at(30)), None);
+        assert_eq!(unheard.take(id(1), at(10)), None);
     }
 
     #[test]
