@@ -61,6 +61,15 @@ fn a_function_that_is_not_allowed() {
     );
 }
 
+#[test]
+fn a_function_that_is_no_longer_allowed() {
+    let mut fixture = Fixture::up(audited());
+    fixture.deliver(1);
+    let refused = fixture.on(Input::Allowed(Some(HashSet::new())));
+    assert_eq!(records(&refused), ["[] FAILED - Function not permitted on endpoint"]);
+    assert_eq!(records(&fixture.end(1)), ["[] EXEC_END"]);
+}
+
 /// What a message says where its function should be is nothing that a record could repeat.
 #[test]
 fn a_message_without_a_function() {
