@@ -18,7 +18,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+type Check = fn(&[u8]);
+
+const TARGETS: [(&str, Check); 6] = [
     ("command", command::command),
     ("template", rendering::template),
     ("schema", rendering::schema),

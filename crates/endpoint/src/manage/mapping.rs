@@ -143,12 +143,13 @@ mod tests {
         let settings = Settings { connector: String::new(), gateway: String::new() };
         let (mapper, _) = IdentityMapper::open(&path, settings).unwrap();
         let (outbox, mut answers) = mpsc::unbounded_channel();
-        let hang = Arc::new(Mutex::new(()));
-        let hangs = hang.lock().unwrap();
+        let (hangs, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
         for number in 0..10 * MOST_UNDER_WAY as u64 {
-            let hang = Arc::clone(&hang);
+            let held = Arc::clone(&held);
             mapper.on_a_thread(number, outbox.clone(), move || {
-                drop(hang.lock());
+                // Until the other end is dropped.
+                let _ = held.lock().unwrap().recv();
                 MappingOutcome::Nobody
             });
         }
