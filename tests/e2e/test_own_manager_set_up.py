@@ -58,7 +58,6 @@ def test_both_run_as_the_user_and_the_latter_when_it_is_idle(service, manager, u
     """The set-up takes long enough for a report of it, and its output is in the log."""
     config = {
         "soft": 1,
-        "period": 3,
         "set_up": "echo building as $(id -un); sleep 7; id -un > ~/set-up",
         "tear_down": "id -un > ~/torn-down",
     }
