@@ -20,6 +20,7 @@ mod delivery;
 mod document;
 mod driver;
 mod ending;
+mod launcher_reports;
 mod mapping;
 mod notice;
 mod orphans;

@@ -2,28 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use manager::children::{Child, Serial};
 use manager::core::{ExitStatus, Signalled};
-use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, OpenFiles, Reports};
+use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, OpenFiles};
 use manager::restart::HandedOver;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::fstat;
 use nix::unistd::Pid;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wire::FunctionId;
 use wire::json::FreeForm;
 
-use super::audit_log;
 use super::credentials::{Content, RenewedCredentials};
-use super::wait;
+use super::{audit_log, launcher_reports, wait};
 use crate::clock;
 
 /// How long the end of a child waits for the last of its launcher's reports: a program of a PAM module may hold the pipe.
@@ -187,7 +185,9 @@ impl Processes {
     /// Leaves the descriptors of that state open for the next program. To be called right before it is executed: until
     /// then, no other program that this process starts gets them.
     pub(super) fn leave_open(&self) -> io::Result<()> {
-        for Process { renewed, audit_pipe, .. } in self.children.values() {
+        // Of one that has ended, the next program knows nothing.
+        let running = self.children.values().filter(|process| process.ended.is_none());
+        for Process { renewed, audit_pipe, .. } in running {
             if let Some(renewed) = renewed {
                 closed_at_exec(renewed.descriptor(), false)?;
             }
@@ -231,14 +231,13 @@ impl Processes {
             ..Process::new(request.name, pid)
         });
         let outbox = self.outbox.clone();
-        match nonblocking(reports) {
-            Ok(reports) => {
-                let reader = tokio::spawn(read_reports(serial, reports, outbox)).abort_handle();
+        match launcher_reports::read(serial, reports, outbox) {
+            Ok(reader) => {
                 self.children.entry(serial).and_modify(|process| process.reader = Some(reader));
             }
             Err(error) => {
                 tracing::error!(%error, pid, "the reports of a launcher can't be read");
-                let _ = outbox.send(ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Lost });
+                let _ = self.outbox.send(ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Lost });
             }
         }
         Ok((serial, pid))
@@ -376,33 +375,6 @@ impl Processes {
             }
         }
     }
-}
-
-fn nonblocking(reports: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    fcntl(&reports, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    // SAFETY: the descriptor is the handle's own, and stays open and the same as long as it lives.
-    unsafe { AsyncFd::register(reports) }.map_err(io::Error::other)
-}
-
-/// Reads until the pipe closes.
-async fn read_reports(serial: Serial, pipe: AsyncFd<OwnedFd>, outbox: mpsc::UnboundedSender<ProcessEvent>) {
-    let mut reports = Reports::default();
-    let mut buffer = [0; 4096];
-    loop {
-        let Ok(mut ready) = pipe.readable().await else { break };
-        let read = ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref().as_fd(), &mut buffer)?));
-        match read {
-            Ok(Ok(0)) | Ok(Err(_)) => break,
-            Ok(Ok(length)) => {
-                for report in reports.push(&buffer[..length]) {
-                    let _ = outbox.send(ProcessEvent::Reported { serial, report });
-                }
-            }
-            // It was not readable after all.
-            Err(_) => {}
-        }
-    }
-    let _ = outbox.send(ProcessEvent::LaunchEnded { serial, end: reports.end() });
 }
 
 /// Sets whether the programs that this process executes get the descriptor.

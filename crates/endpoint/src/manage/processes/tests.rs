@@ -189,3 +189,27 @@ async fn a_pipe_that_somebody_reads_is_not_read_twice() {
     processes.event().await;
     assert!(processes.audit_pipe(serial).is_none());
 }
+
+#[tokio::test]
+async fn the_next_program_gets_no_descriptor_of_a_child_that_has_ended() {
+    let mut processes = Processes::default();
+    let credentials = FreeForm::default();
+    let mut with_file = |script| {
+        let (serial, _) = child(&mut processes, script);
+        let content = Content { amqp_creds: &credentials, allowed_functions: None };
+        let (renewed, _) = RenewedCredentials::create(content, 1).unwrap();
+        let number = renewed.descriptor().as_raw_fd();
+        processes.children.get_mut(&serial).unwrap().renewed = Some(renewed);
+        (serial, number)
+    };
+    let ((ended, of_ended), (running, of_running)) = (with_file("exit 0"), with_file("exec sleep 60"));
+    until_reaped(&mut processes, ended).await;
+    processes.event().await;
+    processes.leave_open().unwrap();
+    let is_closed_at_exec = |number: i32| {
+        // SAFETY: it reads the flags of a descriptor that is open.
+        unsafe { libc::fcntl(number, libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
+    };
+    assert!(is_closed_at_exec(of_ended) && !is_closed_at_exec(of_running));
+    processes.signal(Signalled::Kill(running));
+}
