@@ -69,7 +69,7 @@ mod tests {
     fn old_ones_make_room() {
         let mut unheard = Unheard::default();
         for number in 0..=MOST {
-            unheard.add(id(number as u128), "no".into(), at(0) + SignedDuration::from_secs(number as i64));
+            unheard.add(id(number as u128), "no".into(), at(0) + SignedDuration::from_millis(number as i64));
         }
         assert_eq!(unheard.0.len(), MOST);
         assert_eq!(unheard.take(id(0), at(1)), None, "the oldest");
