@@ -40,6 +40,7 @@ def parts(peers=True):
         "upstream": f"bench/upstream {programs}",
         "sdk": "bench/sdk --binaries {binaries}",
         "start": "bench/start --binaries {binaries}",
+        "manager": "bench/manager --binaries {binaries} --python {python}",
         "postgres": "bench/postgres --binaries {binaries} --python {python}",
     }
 

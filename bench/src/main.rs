@@ -11,6 +11,7 @@ mod clock;
 mod contender;
 mod echo;
 mod engine;
+mod first_tasks;
 mod history;
 mod identity;
 mod link;
@@ -40,6 +41,9 @@ enum Command {
     Identity(identity::Options),
     /// Measures the engine alone: handed over in process, node, worker, and back.
     Engine(engine::Options),
+    /// Plays the clients of `manager`: each sends its first task.
+    #[command(hide = true)]
+    FirstTasks(first_tasks::Options),
     /// Measures one engine with very many nodes, whose workers are stubs.
     Nodes(nodes::Options),
     /// Plays the node program of `nodes`.
@@ -63,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Command::Path(options) => many_threads()?.block_on(path::run(options)),
         Command::Service(options) => many_threads()?.block_on(load::run(options)),
         Command::Identity(options) => many_threads()?.block_on(identity::run(options)),
+        Command::FirstTasks(options) => many_threads()?.block_on(first_tasks::run(options)),
         Command::Echo => many_threads()?.block_on(echo::run()),
         Command::Broker => many_threads()?.block_on(broker::run()),
         // As the endpoint and the node run them.
