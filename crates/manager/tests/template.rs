@@ -125,6 +125,11 @@ fn errors_name_upstreams_exception_and_the_place() {
         ("a\n{% if %}", "TemplateSyntaxError", "Line 2 of user_config_template.yaml.j2: {% if %}"),
         ("{{ ''.__class__ }}", "SecurityError", "access to attribute '__class__' is unsafe."),
         ("{{ x|nothing }}", "TemplateAssertionError", "No filter named 'nothing'."),
+        (
+            "{% import 'part.j2' as 'a' %}",
+            "TemplateSyntaxError",
+            "after `as`, `set` and `for` must stand a name",
+        ),
         ("{{ user_runtime.python.version }}", "UndefinedError", "'user_runtime.python.version' is undefined"),
         (
             "{% include 'part.j2' %}",

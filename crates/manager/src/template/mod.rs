@@ -20,6 +20,7 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use minijinja::Value as Shown;
@@ -98,10 +99,18 @@ pub fn render_unconfined(inputs: &Inputs<'_>) -> Result<String, RenderError> {
     };
     let engine = engine::engine(files::Directory::of(inputs.template_path));
     let name = inputs.template_path.file_name().and_then(|name| name.to_str()).unwrap_or("template");
-    let template =
-        engine.template_from_named_str(name, inputs.template_text).map_err(|error| failed(&error))?;
-    let mut text = Bounded { text: Vec::new() };
-    template.render_captured_to(variables(inputs), &mut text).map_err(|error| failed(&error))?;
+    let render = || {
+        let template = engine.template_from_named_str(name, inputs.template_text)?;
+        let mut text = Bounded { text: Vec::new() };
+        template.render_captured_to(variables(inputs), &mut text).map(|_| text)
+    };
+    // The engine panics at a few templates that are wrong, such as `{% import "a" as "b" %}`.
+    let rendered = catch_unwind(AssertUnwindSafe(render)).map_err(|_| {
+        let text = "the template engine can't read the template: after `as`, `set` and `for` must stand a name. The \
+                    administrator must mend it.";
+        RenderError::new("TemplateSyntaxError", text)
+    })?;
+    let text = rendered.map_err(|error| failed(&error))?;
     String::from_utf8(text.text).map_err(|error| RenderError::new("UnicodeDecodeError", error.to_string()))
 }
 
