@@ -19,7 +19,8 @@ use super::document::ManageDocument;
 use super::mapping::IdentityMapper;
 use super::notice::Notices;
 use super::orphans::{self, Orphans};
-use super::processes::{ProcessEvent, Processes};
+use super::process_event::ProcessEvent;
+use super::processes::Processes;
 use super::signals::{Asked, Listener};
 use super::terminal::Terminals;
 use super::{delivery, recording, registration, restart};
@@ -174,7 +175,7 @@ impl Driver<'_> {
                     if let ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Started } | ProcessEvent::Exited { serial, .. } = event {
                         recording::record(&mut self.audit, &self.core, &mut self.processes, serial);
                     }
-                    actions = self.core.apply(process_event(event), &now());
+                    actions = self.core.apply(event.into(), &now());
                     continue;
                 }
                 trouble = recording::trouble(&mut self.audit), if !retired => {
@@ -356,12 +357,4 @@ impl Driver<'_> {
 
 fn now() -> Now {
     Now { wall: clock::local_time(), monotonic: clock::since_boot() }
-}
-
-fn process_event(event: ProcessEvent) -> Event<'static> {
-    match event {
-        ProcessEvent::Reported { serial, report } => Event::Reported { serial, report },
-        ProcessEvent::LaunchEnded { serial, end } => Event::LaunchEnded { serial, end },
-        ProcessEvent::Exited { serial, status } => Event::Exited { serial, status },
-    }
 }

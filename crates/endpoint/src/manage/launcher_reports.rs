@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
-use super::processes::ProcessEvent;
+use super::process_event::ProcessEvent;
 
 /// Begins to read. The reader ends by itself, after it has told the end of the launch.
 pub(super) fn read(

@@ -24,6 +24,7 @@ mod launcher_reports;
 mod mapping;
 mod notice;
 mod orphans;
+mod process_event;
 mod processes;
 mod recording;
 mod registration;

@@ -21,6 +21,7 @@ use wire::FunctionId;
 use wire::json::FreeForm;
 
 use super::credentials::{Content, RenewedCredentials};
+use super::process_event::ProcessEvent;
 use super::{audit_log, launcher_reports, wait};
 use crate::clock;
 
@@ -29,14 +30,6 @@ const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long after its last report a launcher's pipe may stay open, before the process itself is looked at.
 const EXECUTING_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What happened to a child.
-#[derive(Debug)]
-pub(super) enum ProcessEvent {
-    Reported { serial: Serial, report: LaunchReport },
-    LaunchEnded { serial: Serial, end: LaunchEnd },
-    Exited { serial: Serial, status: ExitStatus },
-}
 
 /// The children's processes, and the manager's descriptors for them.
 #[derive(Debug)]
