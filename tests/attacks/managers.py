@@ -33,7 +33,7 @@ for who, tries, test in (
     ("a local user", "has root signal a process whose number it chose", "crates/manager/src/launch/reports.rs::numbers_that_may_not_be_signalled"),
     ("a local user", "writes records of others into the audit log", "crates/manager/src/audit.rs::a_user_endpoint_writes_one_line_in_its_own_name"),
     ("a local user", "fills the disk with the audit log", f"{MANAGE}/audit_budget.rs::several_pipes_share"),
-    ("a local user", "makes the memory of credentials grow", f"{MANAGE}/credentials.rs::the_reader_sees_the_newest_credentials_and_can_write_none"),
+    ("a local user", "makes the memory of credentials grow", f"{MANAGE}/credentials.rs::the_reader_sees_the_newest_content_and_can_write_none"),
     ("a local user", "puts a link, a FIFO or a file in the place of its directory or log", f"{LAUNCH}/failures.rs::homes"),
     ("a local user", "has root's files shown by a link in place of a template",
      "crates/manager/src/site_files.rs::links_of_others_are_not_followed_as_root"),

@@ -32,6 +32,8 @@ pub(super) struct IdleCounter {
     pub(super) delivered: u64,
     soft: u64,
     hard: u64,
+    /// The limit is reached: the endpoint stops.
+    pub(super) is_over: bool,
 }
 
 impl IdleCounter {

@@ -192,6 +192,11 @@ impl Interchange {
         self.idle.idleness(self.settings.idle)
     }
 
+    /// Whether the endpoint stops because it was idle for the limit.
+    pub(crate) fn stops_idle(&self) -> bool {
+        self.idle.is_over
+    }
+
     /// Handles one event.
     pub(crate) fn apply(&mut self, input: Input, actions: &mut Vec<Action>) {
         match input {
@@ -349,6 +354,7 @@ impl Interchange {
         self.send_due(actions);
         if self.idle.count_heartbeat(self.settings.idle, self.tasks.is_empty()) {
             tracing::info!("nothing to do for long enough; stopping");
+            self.idle.is_over = true;
             self.begin_stop(actions);
         }
     }

@@ -122,6 +122,8 @@ impl Driver<'_> {
                     }
                     Action::Retire => {
                         retired = true;
+                        // Nothing is served any more. What these would tell must not count as a second stop.
+                        renewal = None;
                         daemon::ready::stopping();
                         self.retire(session);
                     }
@@ -216,7 +218,7 @@ impl Driver<'_> {
                     }
                     continue;
                 }
-                event = self.watch.event() => {
+                event = self.watch.event(), if !retired => {
                     match event {
                         WatchEvent::Superseded => {
                             tracing::error!("another process runs this manager now");
@@ -272,8 +274,10 @@ impl Driver<'_> {
                 amqp::Event::Down { reason, pause, .. } => {
                     tracing::warn!(%reason, pause_s = pause.as_secs_f64(), "no connection to the broker; trying again");
                     session = None;
-                    // Another process may have taken the manager.
-                    self.watch.check();
+                    if !retired {
+                        // Another process may have taken the manager.
+                        self.watch.check();
+                    }
                 }
                 amqp::Event::Ended(LinkEnd::AuthenticationRefused(reason)) if !retired => {
                     tracing::warn!(%reason, "the broker does not accept the credentials; registering again");

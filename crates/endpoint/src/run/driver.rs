@@ -286,7 +286,8 @@ impl Driver {
             Action::Heartbeat { session, active } => {
                 self.report().await;
                 let leftovers_reported = self.interchange.has_reported_leftovers();
-                let end = (!active).then_some(self.end_reason);
+                let reason = if self.interchange.stops_idle() { ending::IDLE } else { self.end_reason };
+                let end = (!active).then_some(reason);
                 self.link.publish(
                     session,
                     Item::Heartbeat,

@@ -5,7 +5,8 @@ use crate::exit::{CommandResult, Failure, status};
 
 /// Why a run ends, for whoever sees the endpoint at the service.
 pub(super) const IDLE: &str = "It was idle for as long as its configuration allows";
-pub(super) const STOPPED: &str = "It was stopped by a signal, as its manager and `stop` send";
+pub(super) const STOPPED: &str = "It was stopped (by a signal: its manager's, or that of `stop`)";
+pub(super) const FAILED: &str = "It could not go on. Its log says why";
 pub(super) const ORPHANED: &str = "Its manager ended";
 pub(super) const NO_BLOCK_WORKS: &str = "It can't run tasks: none of its blocks works. Its log says why";
 

@@ -350,7 +350,7 @@ async fn work(
         engine_failure: None,
         audit_failure: None,
         countdown: Countdown::new(),
-        end_reason: ending::IDLE,
+        end_reason: ending::FAILED,
     };
     daemon::ready::serving();
     let ending = Box::pin(driver.run(session, actions, ready)).await;

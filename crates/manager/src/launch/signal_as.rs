@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -20,6 +19,8 @@ use super::rights::{become_for_good, kill_group};
 pub const SIGNAL: &str = "__signal";
 
 /// Starts a process that sends the signal as this user; SIGKILL also to the process group. The caller reaps it.
+///
+/// It becomes the user after its `exec` only: a user who stopped it before would keep `spawn` waiting, and the manager with it.
 pub fn signal_as(uid: u32, pid: i32, signal: Signal) -> io::Result<Child> {
     if uid == 0 {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -32,7 +33,6 @@ pub fn signal_as(uid: u32, pid: i32, signal: Signal) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .uid(uid)
         .spawn()
 }
 
@@ -62,6 +62,20 @@ fn send(uid: i32, pid: i32, signal: i32) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The user may stop what has their rights. So nothing has them until `signal_as` has returned.
+    #[test]
+    fn the_process_is_not_the_users_until_it_runs() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        // This test program takes the arguments for a filter of tests, and ends.
+        let mut child = signal_as(54_321, i32::MAX, Signal::SIGTERM).unwrap();
+        let owner = std::fs::metadata(format!("/proc/{}", child.id()))
+            .map(|it| std::os::unix::fs::MetadataExt::uid(&it));
+        assert_eq!(owner.unwrap(), 0);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn never_as_root_and_never_to_many() {

@@ -129,12 +129,23 @@ impl Starts {
     }
 }
 
+/// The most that is kept of what a user endpoint says, in characters. Its last lines matter.
+const LONGEST: usize = 4_000;
+
+fn kept(text: &str) -> String {
+    let skipped = text.chars().count().saturating_sub(LONGEST);
+    text.chars().skip(skipped).collect()
+}
+
 impl EndpointObserver for Starts {
     fn reported(&self, user_endpoint: EndpointId, credential: i64, liveness: Liveness) {
         let event = match liveness {
             Liveness::Online { .. } => Event::Alive,
-            Liveness::SettingUp { set_up, .. } => Event::SettingUp { credential, set_up },
-            Liveness::FailedToStart(text) => Event::Reported { credential, text },
+            Liveness::SettingUp { mut set_up, .. } => {
+                set_up.output = kept(&set_up.output);
+                Event::SettingUp { credential, set_up }
+            }
+            Liveness::FailedToStart(text) => Event::Reported { credential, text: kept(&text) },
             // It ends while a submit waits: the manager has the command and starts it again.
             Liveness::Offline => return self.wake_supervisor(),
         };

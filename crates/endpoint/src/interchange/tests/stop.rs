@@ -152,6 +152,7 @@ fn an_idle_endpoint_stops_as_configured() {
     done.settled(1, PublishStatus::Confirmed);
     assert!(!stops(&mut done), "something moved since the last heartbeat");
     assert_eq!((1..).find(|_| stops(&mut done)), Some(2), "two idle heartbeats");
+    assert!(done.interchange.stops_idle() && !never.interchange.stops_idle());
     let mut busy = Fixture::up(idle());
     busy.begin(1);
     assert_eq!((0..).find(|_| stops(&mut busy)), Some(5), "it has a task: the hard limit");
