@@ -54,13 +54,14 @@ pub fn record_line(now: &Zoned, writer: Writer, packet: &[u8]) -> Option<Vec<u8>
 }
 
 /// Whether a packet has the form of a record: the function, the task and the block it is about. A user endpoint writes nothing
-/// else.
+/// else. The function may be left open: of a task that an earlier run received, this run does not know it.
 pub fn is_record(packet: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(packet) else { return false };
     let mut words = text.split(' ');
     let mut next = |name: &str| words.next().and_then(|word| word.strip_prefix(name));
     let is_id = |id: Option<&str>| id.is_some_and(|id| id.len() == 36 && id.parse::<EndpointId>().is_ok());
-    is_id(next("fid=")) && is_id(next("tid=")) && next("bid=").is_some()
+    let function = next("fid=");
+    (function == Some("") || is_id(function)) && is_id(next("tid=")) && next("bid=").is_some()
 }
 
 /// Local time with microseconds and the offset from UTC.
@@ -113,6 +114,9 @@ mod tests {
             (format!("fid={ID} tid={ID} bid= RECEIVED"), true),
             (format!("fid={ID} tid={ID} bid=3 jid=77 RUNNING"), true),
             (format!("fid={ID} tid={ID} bid= FAILED - Function not permitted on endpoint"), true),
+            (format!("fid= tid={ID} bid= EXEC_END"), true),
+            (format!("fid=x tid={ID} bid= EXEC_END"), false),
+            (format!("tid={ID} bid= EXEC_END"), false),
             (format!("fid={ID} tid= bid= RECEIVED"), false),
             (format!("fid={ID}{ID} tid={ID} bid= RECEIVED"), false),
             (format!("tid={ID} fid={ID} bid= RECEIVED"), false),

@@ -14,8 +14,10 @@ const RATE: u64 = 32 * 1024;
 /// How long a user is held back before the administrator is told, and how often it is told again.
 const WARNED_AFTER: Duration = Duration::from_secs(10);
 const WARNED_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// How long a user is held back, writing things that are no records, before its user endpoints are ended.
+/// How long a user is held back, writing mostly things that are no records, before its user endpoints are ended.
 const ENDED_AFTER: Duration = Duration::from_secs(60);
+/// How many bytes of no records are no misuse: a user who is deep in debt writes little else.
+const FEW: u64 = 64 * 1024;
 
 /// What must be done about a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +41,16 @@ pub(super) struct Budget {
 struct HeldBack {
     since: Duration,
     warned_at: Option<Duration>,
-    /// Since when it wrote something that is no record.
-    no_records_since: Option<Duration>,
+    /// What it wrote since it first wrote something that is no record, or since that was judged.
+    suspicion: Option<Suspicion>,
+}
+
+/// What a user wrote in at most about [`ENDED_AFTER`], in bytes.
+#[derive(Debug)]
+struct Suspicion {
+    since: Duration,
+    all: u64,
+    no_records: u64,
 }
 
 impl Budget {
@@ -58,9 +68,8 @@ impl Budget {
             self.held_back = None;
             return (pause, None);
         }
-        let held =
-            self.held_back.get_or_insert(HeldBack { since: now, warned_at: None, no_records_since: None });
-        (pause, held.excess(is_record, now))
+        let held = self.held_back.get_or_insert(HeldBack { since: now, warned_at: None, suspicion: None });
+        (pause, held.excess(length, is_record, now))
     }
 
     /// Whether a new budget would be the same.
@@ -70,19 +79,35 @@ impl Budget {
 }
 
 impl HeldBack {
-    fn excess(&mut self, is_record: bool, now: Duration) -> Option<Excess> {
-        if !is_record {
-            let since = self.no_records_since.get_or_insert(now);
-            if now.saturating_sub(*since) >= ENDED_AFTER {
-                self.no_records_since = None;
-                return Some(Excess::Misuse);
-            }
+    fn excess(&mut self, length: u64, is_record: bool, now: Duration) -> Option<Excess> {
+        if self.misuses(length, is_record, now) {
+            return Some(Excess::Misuse);
         }
         let due = self.warned_at.map_or(self.since + WARNED_AFTER, |last| last + WARNED_AGAIN_AFTER);
         (due <= now).then(|| {
             self.warned_at = Some(now);
             Excess::HeldBack
         })
+    }
+
+    /// Whether at least half of what it wrote in the last minute is no records. A few lines of another form are none: a task
+    /// that prints to a descriptor of its user endpoint makes them.
+    fn misuses(&mut self, length: u64, is_record: bool, now: Duration) -> bool {
+        if is_record && self.suspicion.is_none() {
+            return false;
+        }
+        let suspicion = self.suspicion.get_or_insert(Suspicion { since: now, all: 0, no_records: 0 });
+        suspicion.all = suspicion.all.saturating_add(length);
+        if !is_record {
+            suspicion.no_records = suspicion.no_records.saturating_add(length);
+        }
+        if now.saturating_sub(suspicion.since) < ENDED_AFTER {
+            return false;
+        }
+        let of_records = suspicion.all.saturating_sub(suspicion.no_records);
+        let misuses = suspicion.no_records > FEW && suspicion.no_records >= of_records;
+        self.suspicion = None;
+        misuses
     }
 }
 
@@ -124,6 +149,27 @@ mod tests {
         let (_, done) = flood(&mut Budget::default(), false, SECOND, 131 * SECOND);
         let expected = [Excess::HeldBack, Excess::Misuse, Excess::HeldBack, Excess::Misuse];
         assert_eq!(done, expected);
+    }
+
+    #[test]
+    fn a_few_lines_that_are_no_records_end_nobody_who_is_held_back_for_long() {
+        let (mut budget, mut now, mut done) = (Budget::default(), SECOND, Vec::new());
+        let mut number = 0_u64;
+        while now < 300 * SECOND {
+            // One in 20: every few seconds.
+            let (pause, excess) = budget.take(4_096, !number.is_multiple_of(20), now);
+            now += pause + Duration::from_micros(10);
+            number += 1;
+            done.extend(excess);
+        }
+        // Deep in debt, two lines may be all that it writes in a minute.
+        budget.take(8 << 20, true, now);
+        for _ in 0..2 {
+            now += ENDED_AFTER;
+            done.extend(budget.take(200, false, now).1);
+        }
+        assert!(!done.is_empty());
+        assert!(done.iter().all(|it| *it == Excess::HeldBack), "{done:?}");
     }
 
     #[test]

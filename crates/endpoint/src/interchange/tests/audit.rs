@@ -6,10 +6,11 @@ fn audited() -> Settings {
     Settings { audited: true, ..settings() }
 }
 
-/// The records among these actions, without the ids that all of them have.
+/// The records among these actions, without the ids that all of them have. Managers take each for a record.
 fn records(actions: &[Action]) -> Vec<String> {
     let head = |block: &str| format!("fid={FUNCTION} tid={} bid={block} ", task(1));
     let short = |record: &String| {
+        assert!(manager::audit::is_record(record.as_bytes()), "{record}");
         let mut record = record.clone();
         for block in ["", "0", "1"] {
             record = record.replace(&head(block), &format!("[{block}] "));
