@@ -15,7 +15,7 @@ use super::countdown::Countdown;
 use super::ending::{self, RunEnd};
 use super::first_node::{self, FirstNodeWait};
 use super::ready::ReadyReport;
-use super::recorder::Recorder;
+use super::recorder::{self, Recorder};
 use super::renewal::Renewal;
 use super::{inputs, parent};
 use crate::exit::status;
@@ -53,6 +53,8 @@ pub(super) struct Driver {
     pub(super) report: engine::Report,
     pub(super) period: Duration,
     pub(super) stop: Stop,
+    /// When the run was told to stop.
+    pub(super) stop_began: Option<Instant>,
     pub(super) parent: Option<i32>,
     /// The parent has ended.
     pub(super) orphaned: bool,
@@ -114,6 +116,7 @@ impl Driver {
                 () = stop.begun(), if stage < Stage::Stopping => {
                     stage = Stage::Stopping;
                     self.end_reason = ending::STOPPED;
+                    self.stop_began = Some(Instant::now());
                     tracing::info!("stopping");
                     Some(Input::Stop)
                 }
@@ -338,7 +341,7 @@ impl Driver {
     /// Closes the connection to the broker and the files.
     async fn end(mut self) -> RunEnd {
         if !self.orphaned {
-            self.recorder.finish().await;
+            self.recorder.finish(recorder::time_is_up(&self.stop, self.stop_began)).await;
         }
         let limit = if self.orphaned { ORPHANED_CLOSE_TIMEOUT } else { CLOSE_TIMEOUT };
         self.link.close_within(limit, &mut self.link_events).await;

@@ -340,6 +340,7 @@ async fn work(
         report: engine::Report::default(),
         period: Duration::from_secs(config.common.heartbeat_period),
         stop,
+        stop_began: None,
         parent: document.parent,
         orphaned: false,
         next_session: 0,

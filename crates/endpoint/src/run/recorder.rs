@@ -8,17 +8,24 @@ use std::io;
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
+use daemon::stop::Stop;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use wire::TaskId;
 
-/// How many records may wait. A manager that reads so slowly can't be relied on.
-const MOST_WAITING: usize = 65_536;
-/// How long the last records may take at the end of a run.
-const LAST_RECORDS: Duration = Duration::from_secs(2);
+/// How many entries may wait: several for each of the 65,535 tasks that the broker delivers at most. A manager that reads so slowly
+/// can't be relied on.
+const MOST_WAITING: usize = 8 * 65_536;
+/// How long the last records may take at the end of a run that nobody asked for. It is shorter than a manager keeps the next
+/// start waiting for this end.
+const LAST_RECORDS: Duration = Duration::from_secs(20);
+/// How long after the begin of a stop they may be written: a manager kills after 10 s, and the connection must be closed before.
+const AFTER_STOP: Duration = Duration::from_secs(8);
+/// How long they get if the stop has taken most of that.
+const LEAST: Duration = Duration::from_secs(2);
 /// The capacity to ask for, in bytes. Each packet takes a page of it.
 const CAPACITY: i32 = 1 << 20;
 
@@ -82,8 +89,8 @@ impl Recorder {
         outcome
     }
 
-    /// Writes the last records. Nothing begins any more.
-    pub(super) async fn finish(&mut self) {
+    /// Writes the last records, until there is no more time. Nothing begins any more.
+    pub(super) async fn finish(&mut self, time_is_up: impl Future<Output = ()>) {
         let all = async {
             while !self.waiting.is_empty() {
                 if self.progress().await.is_err() {
@@ -91,10 +98,28 @@ impl Recorder {
                 }
             }
         };
-        if timeout(LAST_RECORDS, all).await.is_err() {
+        let in_time = tokio::select! {
+            biased;
+            () = all => true,
+            () = time_is_up => false,
+        };
+        if !in_time {
             tracing::error!(records = self.waiting.len(), "the manager does not take the last audit records");
         }
     }
+}
+
+/// Waits until there is no more time for the last records. `stop_began`: when the run was told to stop, if it was.
+pub(super) async fn time_is_up(stop: &Stop, stop_began: Option<Instant>) {
+    if stop_began.is_none() && timeout(LAST_RECORDS, stop.begun()).await.is_err() {
+        return;
+    }
+    let now = Instant::now();
+    sleep_until(written_until(stop_began.unwrap_or(now), now)).await;
+}
+
+fn written_until(stop_began: Instant, now: Instant) -> Instant {
+    (stop_began + AFTER_STOP).max(now + LEAST)
 }
 
 /// Writes at least one entry. Cancelled while it waits, it has written nothing.
@@ -191,7 +216,7 @@ mod tests {
             reader
         });
         assert_eq!(recorder.progress().await.unwrap(), [task(1)]);
-        recorder.finish().await;
+        recorder.finish(std::future::pending()).await;
         drop(read.join().unwrap());
     }
 
@@ -214,6 +239,31 @@ mod tests {
             recorder.record("x".to_owned());
         }
         assert!(recorder.progress().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_last_records_are_written_to_a_manager_that_takes_them_slowly() {
+        let (trigger, stop) = daemon::stop::channel();
+        trigger.begin();
+        let (reader, mut recorder) = open();
+        const RECORDS: usize = 300;
+        (0..RECORDS).for_each(|number| recorder.record(number.to_string()));
+        let read = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(3));
+            (0..RECORDS).filter(|_| !packet(&reader).is_empty()).count()
+        });
+        recorder.finish(time_is_up(&stop, None)).await;
+        drop(recorder);
+        assert_eq!(read.join().unwrap(), RECORDS);
+    }
+
+    #[test]
+    fn the_last_records_have_the_time_that_a_stop_leaves_them() {
+        let began = Instant::now();
+        for (passed, left) in [(0, 8), (1, 7), (6, 2), (9, 2)] {
+            let now = began + Duration::from_secs(passed);
+            assert_eq!(written_until(began, now) - now, Duration::from_secs(left), "{passed}");
+        }
     }
 
     #[tokio::test]
