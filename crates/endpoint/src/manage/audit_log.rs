@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use manager::audit::{self, PACKET, Session, Writer};
-use nix::fcntl::OFlag;
+use manager::children::Serial;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use wire::EndpointId;
 
@@ -27,8 +28,9 @@ use crate::clock;
 const MOST_WAITING: usize = 1_024;
 /// How long each step of the end may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many packets are read of a pipe that somebody still writes to at the end: as many as it can hold.
-const MOST_IN_A_PIPE: usize = 16;
+/// How long the pipe of a user endpoint that has ended may stay open before what is in it is read at once, and the rest never.
+/// A user's other processes can copy the end that is written to, and keep it for ever.
+const LINGER: Duration = Duration::from_secs(1);
 /// How many troubles may wait for the event loop.
 const MOST_TROUBLES: usize = 16;
 
@@ -40,6 +42,8 @@ pub(super) struct AuditLog {
     troubles: mpsc::Receiver<Trouble>,
     outbox: mpsc::Sender<Trouble>,
     readers: JoinSet<()>,
+    /// To tell the readers that their user endpoints have ended.
+    ends: HashMap<Serial, oneshot::Sender<()>>,
     /// By the number of the local user.
     budgets: HashMap<u32, Arc<Mutex<Budget>>>,
     stop: watch::Sender<Stop>,
@@ -79,7 +83,7 @@ struct Reader {
 pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_DIRECT)?;
     // Only our end: the user endpoint waits when the pipe is full.
-    nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_DIRECT))?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_DIRECT))?;
     Ok((ours, theirs))
 }
 
@@ -110,6 +114,7 @@ impl AuditLog {
             troubles,
             outbox,
             readers: JoinSet::new(),
+            ends: HashMap::new(),
             budgets,
             stop,
             written,
@@ -117,8 +122,9 @@ impl AuditLog {
         })
     }
 
-    /// Records what comes from this pipe until it closes. An error means that nobody reads it.
-    pub(super) fn record(&mut self, pipe: OwnedFd, writer: Writer) -> io::Result<()> {
+    /// Records what comes from this child's pipe until it closes, or until soon after [`Self::ended`]. An error means that nobody
+    /// reads it.
+    pub(super) fn record(&mut self, child: Serial, pipe: OwnedFd, writer: Writer) -> io::Result<()> {
         while self.readers.try_join_next().is_some() {}
         // SAFETY: the descriptor is the handle's own, and stays open and the same as long as it lives.
         let pipe = unsafe { AsyncFd::register(pipe) }.map_err(io::Error::other)?;
@@ -131,8 +137,18 @@ impl AuditLog {
             lines: self.lines.clone(),
             troubles: self.outbox.clone(),
         };
-        self.readers.spawn(reader.run(self.stop.subscribe()));
+        let (end, ended) = oneshot::channel();
+        self.ends.insert(child, end);
+        self.readers.spawn(reader.run(self.stop.subscribe(), ended));
         Ok(())
+    }
+
+    /// This child has ended: what it wrote is in its pipe, and what others add soon is not recorded any more.
+    pub(super) fn ended(&mut self, child: Serial) {
+        if let Some(end) = self.ends.remove(&child) {
+            // Most pipes close with the process, and nobody reads them then.
+            let _ = end.send(());
+        }
     }
 
     /// Waits until something must be done about the log.
@@ -143,19 +159,16 @@ impl AuditLog {
         }
     }
 
-    /// Ends the session: records what user endpoints wrote, and writes the last line. Takes a bounded time, also if the file
-    /// can't be written.
+    /// Ends the session: records what user endpoints wrote, and writes the last line. Nobody is held back any more. Takes a
+    /// bounded time, also if the file can't be written.
     pub(super) async fn finish(mut self, session: Session) {
-        if session == Session::Restarts {
-            self.stop.send_replace(Stop::AtOnce);
-        }
+        self.stop.send_replace(match session {
+            Session::Restarts => Stop::AtOnce,
+            Session::Begins | Session::Ends => Stop::WhenEmpty,
+        });
         if !self.readers_end().await {
-            tracing::warn!("a process still holds an audit pipe of a user endpoint that has ended");
-            self.stop.send_replace(Stop::WhenEmpty);
-            if !self.readers_end().await {
-                tracing::error!("the audit log is not written in time; records that wait are lost");
-                self.readers.shutdown().await;
-            }
+            tracing::error!("the audit log is not written in time; records that wait are lost");
+            self.readers.shutdown().await;
         }
         let last = self.lines.send(own_line(self.manager, session));
         let queued = tokio::time::timeout(self.patience, last).await.is_ok();
@@ -174,13 +187,14 @@ impl AuditLog {
 }
 
 impl Reader {
-    async fn run(self, mut stop: watch::Receiver<Stop>) {
+    async fn run(self, stop: watch::Receiver<Stop>, ended: oneshot::Receiver<()>) {
+        let mut asked = std::pin::pin!(asked(stop, ended));
         let mut buffer = [0; PACKET];
         loop {
             let stopped = tokio::select! {
                 // First, so that a user who writes without end does not delay it.
                 biased;
-                stopped = asked(&mut stop) => stopped,
+                stopped = &mut asked => stopped,
                 ready = self.pipe.readable() => match ready {
                     Ok(mut ready) => match ready.try_io(|pipe| read(pipe, &mut buffer)) {
                         Ok(Ok(0) | Err(_)) => return,
@@ -188,7 +202,7 @@ impl Reader {
                             let Some(pause) = self.write(buffer.get(..length).unwrap_or_default()).await else { return };
                             tokio::select! {
                                 biased;
-                                stopped = asked(&mut stop) => stopped,
+                                stopped = &mut asked => stopped,
                                 () = tokio::time::sleep(pause) => continue,
                             }
                         }
@@ -205,18 +219,29 @@ impl Reader {
         }
     }
 
-    /// Records what is in the pipe, but not what a process adds meanwhile without end.
+    /// Records what is in the pipe, but not what a process adds meanwhile without end. The user's budget pays for it, and
+    /// nothing waits for the budget.
     async fn empty(&self, buffer: &mut [u8; PACKET]) {
-        for _ in 0..MOST_IN_A_PIPE {
+        // Whoever holds the other end may have made the pipe larger, and may do so while it is read.
+        let capacity = fcntl(self.pipe.get_ref(), FcntlArg::F_GETPIPE_SZ).unwrap_or_default();
+        let packets = usize::try_from(capacity).unwrap_or_default().div_ceil(PACKET);
+        for _ in 0..packets {
             match read(&self.pipe, buffer) {
                 Ok(length @ 1..) => {
                     if self.write(buffer.get(..length).unwrap_or_default()).await.is_none() {
                         return;
                     }
                 }
-                Ok(0) | Err(_) => return,
+                Ok(0) => return,
+                Err(_) => break,
             }
         }
+        let Writer { uid, pid, .. } = self.writer;
+        tracing::warn!(
+            uid,
+            pid,
+            "a process still holds the audit pipe of a user endpoint that has ended; no more of it is recorded"
+        );
     }
 
     /// Passes a packet on as a line. Returns how long to wait before the next one; `None`: the log is closed.
@@ -236,11 +261,17 @@ impl Reader {
 }
 
 /// Waits until reading is to stop.
-async fn asked(stop: &mut watch::Receiver<Stop>) -> Stop {
-    match stop.wait_for(|stop| *stop != Stop::No).await {
-        Ok(stop) => *stop,
-        Err(_) => Stop::AtOnce,
+async fn asked(mut stop: watch::Receiver<Stop>, ended: oneshot::Receiver<()>) -> Stop {
+    let stopped = async { stop.wait_for(|stop| *stop != Stop::No).await.map_or(Stop::AtOnce, |stop| *stop) };
+    let mut stopped = std::pin::pin!(stopped);
+    tokio::select! {
+        biased;
+        Ok(()) = ended => {}
+        stopped = &mut stopped => return stopped,
     }
+    // The next program knows nothing of a child that has ended: what is in its pipe is recorded now, or never.
+    let _ = tokio::time::timeout(LINGER, stopped).await;
+    Stop::WhenEmpty
 }
 
 fn read(pipe: &AsyncFd<OwnedFd>, buffer: &mut [u8; PACKET]) -> io::Result<usize> {

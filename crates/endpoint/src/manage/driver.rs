@@ -7,7 +7,6 @@ use client::amqp::{self, Item, LinkEnd, PublishStatus};
 use manager::audit::Session;
 use manager::children::Serial;
 use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Tag};
-use manager::launch::LaunchEnd;
 use manager::restart::State;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -19,7 +18,6 @@ use super::document::ManageDocument;
 use super::mapping::IdentityMapper;
 use super::notice::Notices;
 use super::orphans::{self, Orphans};
-use super::process_event::ProcessEvent;
 use super::processes::Processes;
 use super::signals::{Asked, Listener};
 use super::terminal::Terminals;
@@ -173,10 +171,7 @@ impl Driver<'_> {
                     }
                 },
                 event = self.processes.event() => {
-                    // At the latest when it ends: what it wrote is in its pipe.
-                    if let ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Started } | ProcessEvent::Exited { serial, .. } = event {
-                        recording::record(&mut self.audit, &self.core, &mut self.processes, serial);
-                    }
+                    recording::observe(&mut self.audit, &self.core, &mut self.processes, &event);
                     actions = self.core.apply(event.into(), &now());
                     continue;
                 }

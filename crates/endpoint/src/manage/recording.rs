@@ -5,11 +5,35 @@ use std::io;
 use manager::audit::Writer;
 use manager::children::{Child, Serial};
 use manager::core::{Core, kill};
+use manager::launch::LaunchEnd;
 use wire::queue::Registration;
 
 use super::audit_budget::Excess;
 use super::audit_log::{AuditLog, Trouble};
+use super::process_event::ProcessEvent;
 use super::processes::Processes;
+
+/// Looks at what happened to a child, before the core learns of it: a user endpoint is recorded from when its process is known,
+/// at the latest when it has ended, as what it wrote is in its pipe. Soon after its end nobody reads that any more.
+pub(super) fn observe(
+    log: &mut Option<AuditLog>,
+    core: &Core,
+    processes: &mut Processes,
+    event: &ProcessEvent,
+) {
+    match event {
+        ProcessEvent::LaunchEnded { serial, end: LaunchEnd::Started } => {
+            record(log, core, processes, *serial)
+        }
+        ProcessEvent::Exited { serial, .. } => {
+            record(log, core, processes, *serial);
+            if let Some(log) = log {
+                log.ended(*serial);
+            }
+        }
+        ProcessEvent::LaunchEnded { .. } | ProcessEvent::Reported { .. } => {}
+    }
+}
 
 /// Records what the user endpoint of this child writes, now that its process is known. One that can't be recorded is killed.
 pub(super) fn record(log: &mut Option<AuditLog>, core: &Core, processes: &mut Processes, serial: Serial) {
@@ -18,7 +42,11 @@ pub(super) fn record(log: &mut Option<AuditLog>, core: &Core, processes: &mut Pr
     let (Some(own), Some(pipe)) = (child.own_pid(), processes.audit_pipe(serial)) else { return };
     let recorded = pipe.and_then(|pipe| {
         let registration = child.credentials.read::<Registration>().map_err(io::Error::other)?;
-        log.record(pipe, Writer { uid: uid_of(child), pid: own, user_endpoint: registration.endpoint_id })
+        log.record(
+            serial,
+            pipe,
+            Writer { uid: uid_of(child), pid: own, user_endpoint: registration.endpoint_id },
+        )
     });
     if let Err(error) = recorded {
         tracing::error!(%error, pid = own, name = child.name, "a user endpoint can't be recorded, so it is killed");
@@ -67,7 +95,8 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
-    use manager::core::{LaunchSettings, Settings};
+    use manager::audit::Session;
+    use manager::core::{ExitStatus, LaunchSettings, Settings};
     use manager::launch::ManagerFiles;
     use manager::restart::HandedOver;
     use serde_json::{Value, json};
@@ -137,5 +166,29 @@ mod tests {
             }
             assert_eq!(process.wait().unwrap().signal(), Some(9));
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_the_pipe_of_a_user_endpoint_that_has_ended_whoever_holds_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("log");
+        let mut log = Some(AuditLog::open(&path, ID.parse().unwrap()).unwrap());
+        let mut process = Command::new("true").spawn().unwrap();
+        let (core, mut processes, kept) = taken_over(process.id(), &json!({"endpoint_id": ID}));
+        nix::unistd::write(&kept, b"its last record").unwrap();
+        process.wait().unwrap();
+        let serial = core.children().iter().find_map(|child| child.serial).unwrap();
+        let event = ProcessEvent::Exited { serial, status: ExitStatus::Code(0) };
+        observe(&mut log, &core, &mut processes, &event);
+        // As when the end of a child was told.
+        drop(processes);
+        let closed = async {
+            while nix::unistd::write(&kept, b"x") != Err(nix::errno::Errno::EPIPE) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), closed).await.expect("somebody still reads it");
+        log.take().unwrap().finish(Session::Ends).await;
+        assert!(std::fs::read_to_string(&path).unwrap().contains("its last record"));
     }
 }

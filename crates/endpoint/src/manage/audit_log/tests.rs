@@ -21,7 +21,7 @@ async fn packets_become_lines_in_the_name_of_their_writer_also_over_a_restart() 
     let (ours, theirs) = pipe().unwrap();
     let again = ours.try_clone().unwrap();
     let mut log = AuditLog::open(&path, id).unwrap();
-    log.record(ours, writer).unwrap();
+    log.record(Serial(0), ours, writer).unwrap();
     for packet in ["one RECEIVED", "one\nforged"] {
         nix::unistd::write(&theirs, packet.as_bytes()).unwrap();
     }
@@ -31,7 +31,7 @@ async fn packets_become_lines_in_the_name_of_their_writer_also_over_a_restart() 
     log.finish(Session::Restarts).await;
     nix::unistd::write(&theirs, b"between").unwrap();
     let mut next = AuditLog::open(&path, id).unwrap();
-    next.record(again, writer).unwrap();
+    next.record(Serial(0), again, writer).unwrap();
     drop(theirs);
     next.finish(Session::Ends).await;
     let (uid, pid) = (nix::unistd::getuid(), std::process::id());
@@ -97,6 +97,7 @@ impl AuditLog {
             troubles,
             outbox,
             readers: JoinSet::new(),
+            ends: HashMap::new(),
             budgets,
             stop,
             written,
@@ -115,7 +116,7 @@ async fn a_log_that_hangs_does_not_keep_the_manager_from_ending() {
         });
         log.lines.send(Vec::new()).await.unwrap();
         let (ours, theirs) = pipe().unwrap();
-        log.record(ours, Writer { uid: 1001, pid: 77, user_endpoint: id }).unwrap();
+        log.record(Serial(0), ours, Writer { uid: 1001, pid: 77, user_endpoint: id }).unwrap();
         nix::unistd::write(&theirs, b"it waits for the log").unwrap();
         log.finish(session).await;
     }
@@ -130,7 +131,7 @@ async fn a_restart_leaves_in_the_pipe_what_it_does_not_record_and_loses_nothing(
     let (ours, theirs) = pipe().unwrap();
     let again = ours.try_clone().unwrap();
     let mut log = AuditLog::open(&path, id).unwrap();
-    log.record(ours, writer).unwrap();
+    log.record(Serial(0), ours, writer).unwrap();
     // A user that writes without end.
     let writes = std::thread::spawn(move || {
         for number in 0..5_000 {
@@ -141,7 +142,7 @@ async fn a_restart_leaves_in_the_pipe_what_it_does_not_record_and_loses_nothing(
         tokio::time::sleep(Duration::from_millis(3)).await;
         log.finish(Session::Restarts).await;
         log = AuditLog::open(&path, id).unwrap();
-        log.record(again.try_clone().unwrap(), writer).unwrap();
+        log.record(Serial(0), again.try_clone().unwrap(), writer).unwrap();
     }
     drop(again);
     tokio::task::spawn_blocking(|| writes.join().unwrap()).await.unwrap();
@@ -158,10 +159,10 @@ async fn two_pipes_of_a_user_share_what_the_user_may_write_and_another_user_is_n
     let path = scratch.path().join("audit.log");
     let id: EndpointId = ID.parse().unwrap();
     let mut log = AuditLog::open(&path, id).unwrap();
-    let pipes: Vec<_> = [1001, 1001, 1002]
-        .map(|uid| {
+    let pipes: Vec<_> = [(0, 1001), (1, 1001), (2, 1002)]
+        .map(|(serial, uid)| {
             let (ours, theirs) = pipe().unwrap();
-            log.record(ours, Writer { uid, pid: 77, user_endpoint: id }).unwrap();
+            log.record(Serial(serial), ours, Writer { uid, pid: 77, user_endpoint: id }).unwrap();
             theirs
         })
         .into();
@@ -180,4 +181,70 @@ async fn two_pipes_of_a_user_share_what_the_user_may_write_and_another_user_is_n
     assert!(locked(&uid(1002)).is_unused(clock::since_boot()));
     drop(pipes);
     log.finish(Session::Ends).await;
+}
+
+/// Lines that are the user endpoint's.
+fn recorded(path: &Path) -> usize {
+    lines(path).iter().filter(|line| line.contains(" uep=")).count()
+}
+
+/// A log in which the user 1001 has to wait before each further packet.
+fn in_debt(path: &Path) -> AuditLog {
+    let mut log = AuditLog::open(path, ID.parse().unwrap()).unwrap();
+    let budget = Arc::new(Mutex::new(Budget::default()));
+    locked(&budget).take(64 << 20, true, clock::since_boot());
+    log.budgets.insert(1001, budget);
+    log
+}
+
+/// A pipe with as many packets as it can hold after its user has made it larger, and their number.
+fn full_pipe() -> (OwnedFd, OwnedFd, usize) {
+    let (ours, theirs) = pipe().unwrap();
+    fcntl(&theirs, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
+    for _ in 0..256 {
+        nix::unistd::write(&theirs, b"x").unwrap();
+    }
+    (ours, theirs, 256)
+}
+
+#[tokio::test]
+async fn a_reader_whose_user_endpoint_has_ended_ends_although_another_process_holds_the_pipe() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("audit.log");
+    let mut log = in_debt(&path);
+    let writer = Writer { uid: 1001, pid: 77, user_endpoint: ID.parse().unwrap() };
+    let (ours, theirs, packets) = full_pipe();
+    log.record(Serial(0), ours, writer).unwrap();
+    let (ours, _kept) = pipe().unwrap();
+    log.record(Serial(1), ours, writer).unwrap();
+    log.ended(Serial(0));
+    let one = tokio::time::timeout(Duration::from_secs(20), log.readers.join_next()).await;
+    one.expect("the reader has to end").unwrap().unwrap();
+    let closed = nix::unistd::write(&theirs, b"in the name of a user endpoint that is gone");
+    assert_eq!(closed, Err(nix::errno::Errno::EPIPE));
+    assert_eq!((log.readers.len(), log.ends.len()), (1, 1), "that of the other user endpoint");
+    log.finish(Session::Ends).await;
+    assert_eq!(recorded(&path), packets);
+}
+
+#[tokio::test]
+async fn what_is_in_a_pipe_at_a_stop_is_recorded_although_its_user_is_held_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let writer = Writer { uid: 1001, pid: 77, user_endpoint: ID.parse().unwrap() };
+    for (name, ended, session) in
+        [("stop", false, Session::Ends), ("ended before a hot restart", true, Session::Restarts)]
+    {
+        let path = scratch.path().join(name);
+        let mut log = in_debt(&path);
+        let (ours, _kept, packets) = full_pipe();
+        log.record(Serial(0), ours, writer).unwrap();
+        while recorded(&path) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if ended {
+            log.ended(Serial(0));
+        }
+        log.finish(session).await;
+        assert_eq!(recorded(&path), packets, "{name}");
+    }
 }
