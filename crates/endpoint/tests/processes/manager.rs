@@ -149,7 +149,7 @@ fn files_that_others_can_change_keep_a_manager_from_starting() {
     for path in [home.path("mep/config.yaml"), mapping] {
         mode(&path, 0o666);
         let text = format!(
-            "'{0}' can be changed by everybody, because '{0}' may be written by all,",
+            "'{0}' decides about others' accounts, and can be changed by everybody, because '{0}' may be written by all;",
             path.display()
         );
         for command in ["check", "start"] {
@@ -163,7 +163,7 @@ fn files_that_others_can_change_keep_a_manager_from_starting() {
     mode(&template, 0o666);
     let ran = home.run(&["check", "mep"]);
     assert_eq!(
-        (ran.status, ran.err.contains(&format!("'{}' can be changed by everybody", template.display()))),
+        (ran.status, ran.err.contains(&format!("because '{}' may be written by all", template.display()))),
         (0, true),
         "{ran:?}"
     );
