@@ -31,10 +31,11 @@ pub(crate) fn lines(text: &str) -> String {
     lines.join("\n  ")
 }
 
-/// The letter, unless it controls a terminal or separates lines for some program.
+/// The letter, unless it controls a terminal, separates lines for some program or turns the direction of writing around.
 pub(crate) fn shown(letter: char) -> char {
-    let replaced =
-        letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}' | char::REPLACEMENT_CHARACTER);
+    let replaced = letter.is_control()
+        || matches!(letter, '\u{2028}' | '\u{2029}' | char::REPLACEMENT_CHARACTER)
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if replaced { REPLACEMENT } else { letter }
 }
 
@@ -49,6 +50,8 @@ mod tests {
             ("a\x1b[1A\x1b[2Kb", "a?[1A?[2Kb", "a?[1A?[2Kb"),
             ("a\r\nb", "a? b", "a?\n  b"),
             ("a\u{2028}b\u{2029}c\u{85}d\x0be\x7f", "a?b?c?d?e?", "a?b?c?d?e?"),
+            ("a\u{202e}b\u{2066}c\u{2069}d\u{200f}e\u{61c}", "a?b?c?d?e?", "a?b?c?d?e?"),
+            ("\u{202a}\u{2010}\u{200d}\u{206a}", "?\u{2010}\u{200d}\u{206a}", "?\u{2010}\u{200d}\u{206a}"),
         ] {
             assert_eq!(one_line(text), one);
             assert_eq!(lines(text), many);
