@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use manager::ownership::exposed;
 
+use crate::host;
+
 /// An environment variable. One that is empty or not UTF-8 counts as absent.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -33,8 +35,9 @@ pub(crate) fn own_path() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// The path by which this program was started, its links not followed: a site may upgrade by moving a link. For the
-/// superuser only if nobody else can change where it leads; otherwise, and if it leads elsewhere by now, [`own_path`].
+/// The path by which this program was started, its links not followed: a site may upgrade by moving a link. For whoever may
+/// become other users only if nobody else can change where it leads; otherwise, and if it leads elsewhere by now,
+/// [`own_path`].
 pub(crate) fn path_as_started() -> std::io::Result<PathBuf> {
     let own = own_path()?;
     let Some(name) = called_as().map(PathBuf::from) else { return Ok(own) };
@@ -47,13 +50,13 @@ pub(crate) fn path_as_started() -> std::io::Result<PathBuf> {
             .filter(|it| it.is_absolute())
             .collect()
     };
-    Ok(started_as(&name, &places, &own).unwrap_or(own))
+    Ok(started_as(&name, &places, &own, host::changes_user()).unwrap_or(own))
 }
 
 /// The path below one of these places that leads to this program, if it can be relied on.
-fn started_as(name: &Path, places: &[PathBuf], own: &Path) -> Option<PathBuf> {
+fn started_as(name: &Path, places: &[PathBuf], own: &Path, changes_user: bool) -> Option<PathBuf> {
     let found = places.iter().map(|place| place.join(name)).find(|path| leads_to(path, own))?;
-    let is_reliable = !nix::unistd::geteuid().is_root() || matches!(exposed(&found, 0), Ok(None));
+    let is_reliable = !changes_user || matches!(exposed(&found, nix::unistd::geteuid().as_raw()), Ok(None));
     is_reliable.then_some(found)
 }
 
@@ -76,7 +79,6 @@ mod tests {
     fn a_path_through_links_counts_if_it_leads_here_and_others_cannot_change_it() {
         let scratch = tempfile::tempdir().unwrap();
         let at = |name: &str| scratch.path().join(name);
-        let is_root = nix::unistd::geteuid().is_root();
         for (directory, mode) in [("1", 0o755), ("links", 0o755), ("open", 0o777)] {
             fs::create_dir(at(directory)).unwrap();
             fs::set_permissions(at(directory), fs::Permissions::from_mode(mode)).unwrap();
@@ -87,14 +89,16 @@ mod tests {
         fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(at("program"), "another").unwrap();
         let program = Path::new("program");
-        let through = |place: &str| started_as(program, &[at(place)], &own);
+        let through = |place: &str| started_as(program, &[at(place)], &own, true);
         assert_eq!(through("1"), Some(own.clone()));
         assert_eq!(through("links/current"), Some(at("links/current/program")));
-        assert_eq!(through("open/current"), (!is_root).then(|| at("open/current/program")));
+        assert_eq!(through("open/current"), None, "whoever may write there could become other users");
+        let of_one_user = started_as(program, &[at("open/current")], &own, false);
+        assert_eq!(of_one_user, Some(at("open/current/program")));
         assert_eq!(through("."), None, "another program of this name");
         // As in PATH: the first one that leads here.
         let places = [at("missing"), at("."), at("links/current"), at("1")];
-        assert_eq!(started_as(program, &places, &own), Some(at("links/current/program")));
-        assert_eq!(started_as(&own, &[at(".")], &own), Some(own.clone()), "an absolute one");
+        assert_eq!(started_as(program, &places, &own, true), Some(at("links/current/program")));
+        assert_eq!(started_as(&own, &[at(".")], &own, true), Some(own.clone()), "an absolute one");
     }
 }
