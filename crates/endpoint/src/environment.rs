@@ -37,10 +37,11 @@ pub(crate) fn own_path() -> std::io::Result<PathBuf> {
 
 /// The path by which this program was started, its links not followed: a site may upgrade by moving a link. For whoever may
 /// become other users only if nobody else can change where it leads; otherwise, and if it leads elsewhere by now,
-/// [`own_path`].
-pub(crate) fn path_as_started() -> std::io::Result<PathBuf> {
+/// [`own_path`]. A background process is told by what path the one before it was started.
+pub(crate) fn path_as_started(told: Option<&Path>) -> std::io::Result<PathBuf> {
     let own = own_path()?;
-    let Some(name) = called_as().map(PathBuf::from) else { return Ok(own) };
+    let called = || called_as().map(PathBuf::from);
+    let Some(name) = told.map(Path::to_owned).or_else(called) else { return Ok(own) };
     let places: Vec<PathBuf> = if name.components().count() > 1 || name.has_root() {
         vec![std::env::current_dir()?]
     } else {

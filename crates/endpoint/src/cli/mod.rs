@@ -170,6 +170,9 @@ struct StartOptions {
     /// Tell on this descriptor whether the endpoint runs
     #[arg(long, hide = true)]
     report_fd: Option<i32>,
+    /// The path by which the `start` that waits was called
+    #[arg(long, hide = true)]
+    started_as: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -247,6 +250,7 @@ fn command(cli: Cli) -> CommandResult {
                 foreground: true,
                 detach: false,
                 report_fd: None,
+                started_as: None,
                 debug: common.debug,
                 log_to_console: common.log_to_console,
                 no_color: common.no_color,
@@ -305,6 +309,7 @@ impl StartOptions {
             foreground: self.foreground,
             detach: self.detach,
             report_fd: self.report_fd,
+            started_as: self.started_as,
             debug: common.debug,
             log_to_console: common.log_to_console,
             no_color: common.no_color,

@@ -47,7 +47,7 @@ pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
             Ok(())
         })?;
     }
-    let program = environment::path_as_started().map_err(Failure::error)?;
+    let program = environment::path_as_started(None).map_err(Failure::error)?;
     let manager = matches!(configuration, Configuration::Manager(_));
     let text = unit(&program, base.path(), &endpoint, &user_name(), manager);
     let path = units.join(format!("{}.service", service(&name)));

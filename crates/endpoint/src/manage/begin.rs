@@ -85,7 +85,7 @@ pub(crate) fn begin(
         registration,
         registered: body,
         unregistered: false,
-        program: environment::path_as_started().map_err(Failure::error)?,
+        program: environment::path_as_started(request.started_as.as_deref()).map_err(Failure::error)?,
         command_line: command_line.join(" "),
         debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),

@@ -72,6 +72,9 @@ pub(super) fn spawn(
     if request.debug {
         command.arg("--debug");
     }
+    if let Some(path) = &request.started_as {
+        command.arg("--started-as").arg(path);
+    }
     command.arg("--report-fd").arg(theirs.as_raw_fd().to_string()).stdin(input);
     let mut child = command.spawn().map_err(failed)?;
     drop(theirs);

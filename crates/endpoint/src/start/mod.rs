@@ -25,6 +25,7 @@ mod teardown;
 
 use std::io::IsTerminal as _;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use wire::EndpointId;
 use wire::start_document::StartDocument;
@@ -33,6 +34,7 @@ use crate::account::AccountSettings;
 use crate::config::{Common, Config, Configuration, ManagerConfig};
 use crate::console::say;
 use crate::directory::{Base, EndpointDir, unwritable};
+use crate::environment;
 use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::login::log_in;
 use crate::pid::{self, ProcessState};
@@ -55,6 +57,8 @@ pub(crate) struct Request {
     pub(crate) detach: bool,
     /// This is the background process of another `start`, which waits for a report on this descriptor.
     pub(crate) report_fd: Option<i32>,
+    /// The path by which that `start` was called, for a manager: another program may be there at its next hot restart.
+    pub(crate) started_as: Option<PathBuf>,
     pub(crate) debug: bool,
     pub(crate) log_to_console: bool,
     pub(crate) no_color: bool,
@@ -154,6 +158,8 @@ fn prepare(
                 (Configuration::Tasks(config), text) => (endpoint, *config, text),
                 (Configuration::Manager(_), _) if request.detach && report.is_none() => {
                     say(format_args!("> Endpoint <{}> starting in detached mode.", endpoint.name()));
+                    let started_as = Some(environment::path_as_started(None).map_err(Failure::error)?);
+                    let request = Request { started_as, ..request };
                     return background::spawn(&endpoint, &request, document.as_ref());
                 }
                 (Configuration::Manager(config), text) => {

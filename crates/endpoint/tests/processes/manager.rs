@@ -2,13 +2,13 @@
 //! starts as other users are shown end to end.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::fake_service::FakeService;
-use crate::home::{Home, wait_until};
+use crate::home::{Home, signal, wait_until};
 use crate::queues::{Commands, now};
 
 const ID: &str = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c21";
@@ -129,6 +129,36 @@ fn a_second_instance_is_refused_and_takes_no_command() {
     let stopped = scene.home.run(&["stop", "mep"]);
     assert_eq!((stopped.status, stopped.err.as_str()), (0, "> Endpoint <mep> is now stopped\n"));
     assert!(scene.log().trim_end().ends_with(&format!("---------- Endpoint Manager ends: {ID}")));
+}
+
+/// As a site upgrades: the new program is put beside the old one, and a link is moved.
+#[test]
+fn a_manager_in_the_background_is_restarted_through_the_link_by_which_it_was_started() {
+    const PROGRAM: &str = "globus-compute-endpoint";
+    let (registration, _commands) = Commands::of_manager(ID);
+    let service = FakeService::start(move |request| match request.line.as_str() {
+        "GET /v2/oauth2/userinfo" => (200, json!({"sub": PERSON})),
+        _ => (200, registration.clone()),
+    });
+    let home = Home::new(&service);
+    let mapping = home.path("mapping.json");
+    fs::write(&mapping, "[]").unwrap();
+    home.configure("mep", &json!({"multi_user": true, "identity_mapping_config_path": mapping}).to_string());
+    fs::write(home.path("mep/user_config_template.yaml.j2"), "engine: {}\n").unwrap();
+    for version in ["versions/1", "versions/2"] {
+        fs::create_dir_all(home.path(version)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_globus-compute-endpoint"), home.path(version).join(PROGRAM)).unwrap();
+    }
+    let current = home.path("versions/current");
+    symlink("1", &current).unwrap();
+    let started = home.shell(r#""$0" start mep --detach"#).arg(current.join(PROGRAM)).output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    let program = || fs::read_link(format!("/proc/{}/exe", home.pid("mep"))).unwrap();
+    assert_eq!(program(), home.path("versions/1").join(PROGRAM));
+    symlink("2", home.path("versions/draft")).unwrap();
+    fs::rename(home.path("versions/draft"), &current).unwrap();
+    signal(home.pid("mep"), libc::SIGHUP);
+    wait_until(|| program() == home.path("versions/2").join(PROGRAM));
 }
 
 /// As root: an ordinary user's manager starts nobody else's user endpoints.
