@@ -58,7 +58,7 @@ pub struct BlockOptions {
 }
 
 /// The names of the fields of [`BlockOptions`].
-const COMMON: [&str; 7] =
+pub(super) const COMMON: [&str; 7] =
     ["nodes_per_block", "init_blocks", "min_blocks", "max_blocks", "parallelism", "worker_init", "launcher"];
 
 impl Default for BlockOptions {
