@@ -4,6 +4,8 @@
 //! It knows nothing of tasks, nodes or the link, and it decides nothing: the core decides when a block is needed.
 
 mod local;
+#[cfg_attr(not(test), expect(dead_code, reason = "no provider submits to a batch scheduler yet"))]
+mod scheduler;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,0 +1,190 @@
+//! Polls of several questions, where one recording alone does not show what becomes of a job.
+
+use serde_json::json;
+
+use super::Scheduler;
+use super::poll::Poll;
+use super::recordings::{answer, ids, poll, said, scheduler, table};
+
+fn slurm(clusters: Option<&str>) -> Box<dyn Scheduler> {
+    scheduler("SlurmProvider", json!({ "clusters": clusters }))
+}
+
+#[test]
+fn accounting_tells_how_jobs_ended() {
+    let jobs = ["55", "56", "57", "58", "59", "61"];
+    let answers = vec![answer("slurm-22.05.8/endings"), answer("slurm-22.05.8/endings-sacct")];
+    assert_eq!(
+        table(&jobs, &poll(&*slurm(None), &jobs, answers).unwrap()),
+        [
+            "55 ended Failed status 3: FAILED: NonZeroExitCode",
+            "56 ended Completed status 0: COMPLETED",
+            "57 ended Failed signal 9: FAILED: JobLaunchFailure",
+            "58 ended OutOfMemory: OUT_OF_MEMORY",
+            "59 running",
+            "61 ended Cancelled { by: Some(\"the user with id 0\") }: CANCELLED",
+        ]
+    );
+}
+
+#[test]
+fn without_accounting_the_controller_tells_how_jobs_ended() {
+    let jobs = ["18", "19", "20", "21", "999999"];
+    let slurm = slurm(None);
+    let mut poll = Poll::new(&*slurm, &ids(&jobs));
+    let mut asked = Vec::new();
+    while let Some(command) = poll.command() {
+        asked.push(format!("{} {}", command.program, command.arguments.last().unwrap()));
+        let recording = match command.program {
+            "squeue" => "squeue-many",
+            "sacct" => "sacct-many",
+            _ if command.arguments.contains(&"18".to_owned()) => "scontrol-show-failed",
+            _ if command.arguments.contains(&"20".to_owned()) => "scontrol-show-killed",
+            _ => "scontrol-show-unknown",
+        };
+        poll.answer(&answer(&format!("slurm-24.11.5/{recording}"))).unwrap();
+    }
+    // The controller knows nothing of the job that it has denied.
+    assert_eq!(
+        asked,
+        [
+            "squeue --jobs=18,19,20,21,999999",
+            "sacct --jobs=18,19,20,999999",
+            "scontrol 18",
+            "scontrol 19",
+            "scontrol 20"
+        ]
+    );
+    assert_eq!(
+        table(&jobs, &poll.finish()),
+        [
+            "18 ended Failed status 3: FAILED: NonZeroExitCode",
+            "19 ended Completed: COMPLETED",
+            "20 ended Failed signal 9: FAILED: RaisedSignal:9(Killed)",
+            "21 running",
+            "999999 absent",
+        ]
+    );
+}
+
+#[test]
+fn accounting_tells_of_jobs_that_the_controller_has_forgotten() {
+    let jobs = ["7", "8", "9"];
+    let sacct = "7|TIMEOUT|0:0|test|a\n8|RUNNING|0:0|test|b\n";
+    let answers = vec![said(0, "", ""), said(0, sacct, "")];
+    assert_eq!(
+        table(&jobs, &poll(&*slurm(None), &jobs, answers).unwrap()),
+        ["7 ended TimedOut: TIMEOUT", "8 absent", "9 absent"]
+    );
+}
+
+#[test]
+fn a_job_of_a_federation_has_ended_when_no_sibling_of_it_lives() {
+    let federated = slurm(Some("a,b"));
+    let list = |rows: &str| said(0, rows, "");
+    let jobs = ["7;a"];
+    let sibling = "CLUSTER: a\n7|REVOKED|None|N/A|NAME\n\nCLUSTER: b\n7|RUNNING|None|N/A|NAME\n";
+    assert_eq!(table(&jobs, &poll(&*federated, &jobs, vec![list(sibling)]).unwrap()), ["7;a running"]);
+    let stranger = "CLUSTER: a\n7|REVOKED|None|N/A|NAME\n\nCLUSTER: b\n7|RUNNING|None|N/A|OTHER\n";
+    assert_eq!(
+        table(&jobs, &poll(&*federated, &jobs, vec![list(stranger)]).unwrap()),
+        ["7;a ended NeverRan: REVOKED"]
+    );
+    let other_job = "CLUSTER: a\n\nCLUSTER: b\n7|RUNNING|None|N/A|OTHER\n";
+    assert_eq!(table(&jobs, &poll(&*federated, &jobs, vec![list(other_job)]).unwrap()), ["7;a absent"]);
+}
+
+#[test]
+fn jobs_of_each_cluster_are_cancelled_there_alone() {
+    let commands = slurm(Some("a,b")).cancel(&ids(&["7;a", "8;b", "9;a", "10"]));
+    let lines: Vec<_> = commands.iter().map(|command| command.arguments.join(" ")).collect();
+    assert_eq!(lines, ["--clusters=a,b 10", "--clusters=a 7 9", "--clusters=b 8"]);
+}
+
+#[test]
+fn without_job_history_absence_in_a_successful_answer_is_the_end() {
+    let jobs = ["121.pbs", "122.pbs", "134.pbs"];
+    let pbs = scheduler("PBSProProvider", json!({}));
+    let plain = "{\"pbs_version\":\"23.06.06\",\"Jobs\":{\"121.pbs\":{\"job_state\":\"R\"}}}";
+    let answers = vec![
+        answer("openpbs-23.06.06/historyoff-qstat-x-f-json-mixed.qstat-v23.06.06"),
+        said(153, plain, "qstat: Unknown Job Id 122.pbs\n"),
+    ];
+    assert_eq!(
+        table(&jobs, &poll(&*pbs, &jobs, answers).unwrap()),
+        ["121.pbs running", "122.pbs absent", "134.pbs ?"],
+        "a job that no line speaks of is asked for again"
+    );
+}
+
+#[test]
+fn jobs_that_one_release_of_pbs_leaves_out_are_asked_for_alone() {
+    let jobs = ["95.pbs", "4.pbs", "5.pbs"];
+    let pbs = scheduler("PBSProProvider", json!({}));
+    let answers = vec![
+        answer("openpbs-23.06.06/qstat-x-f-json-running"),
+        answer("openpbs-23.06.06/qstat-x-f-json-finished-ok"),
+        answer("openpbs-23.06.06/qstat-x-f-json-exit3"),
+    ];
+    assert_eq!(
+        table(&jobs, &poll(&*pbs, &jobs, answers).unwrap()),
+        [
+            "95.pbs running",
+            "4.pbs ended Completed status 0: Job run at Sun Nov 29 at 23:42 on (node1:ncpus=1) and finished",
+            "5.pbs ended Failed status 3: Job run at Sun Nov 29 at 23:42 on (node1:ncpus=1) and failed",
+        ]
+    );
+}
+
+/// The released `qstat` prints no JSON when one job has odd text.
+#[test]
+fn one_job_that_spoils_the_json_hides_no_other() {
+    let recording = answer("openpbs-23.06.06/qstat-x-f-json-all-incl-weird.qstat-v23.06.06");
+    assert!(serde_json::from_slice::<serde_json::Value>(&recording.stdout).is_err());
+    let jobs: Vec<String> = (0..=92).map(|number| format!("{number}.pbs")).collect();
+    let jobs: Vec<&str> = jobs.iter().map(String::as_str).collect();
+    let found = poll(&*scheduler("PBSProProvider", json!({})), &jobs, vec![recording.clone()]).unwrap();
+    let listed = String::from_utf8_lossy(&recording.stdout)
+        .lines()
+        .filter(|line| {
+            line.starts_with("        \"") && line.ends_with("\":{") && !line.starts_with("         ")
+        })
+        .filter(|line| jobs.iter().any(|id| line.contains(&format!("\"{id}\""))))
+        .count();
+    assert!(listed > 60 && found.len() == listed, "{listed} {}", found.len());
+}
+
+#[test]
+fn grid_engine_asks_its_accounting_for_each_job_that_has_left() {
+    let jobs = ["3", "6", "11"];
+    let engine = scheduler("GridEngineProvider", json!({}));
+    let answers = vec![
+        answer("gridengine-8.1.9/qstat-xml-none"),
+        answer("gridengine-8.1.9/qacct-fail"),
+        answer("gridengine-8.1.9/qacct-timeout"),
+        answer("gridengine-8.1.9/qacct-running"),
+    ];
+    assert_eq!(
+        table(&jobs, &poll(&*engine, &jobs, answers).unwrap()),
+        [
+            "3 ended Failed status 3: ",
+            "6 ended TimedOut signal 9: qmaster enforced h_rt, h_cpu, or h_vmem limit",
+            "11 absent",
+        ]
+    );
+}
+
+#[test]
+fn a_poll_has_a_bound_of_commands() {
+    let many: Vec<String> = (1..=500).map(|number| number.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let engine = scheduler("GridEngineProvider", json!({}));
+    let mut poll = Poll::new(&*engine, &ids(&many));
+    let mut commands = 0;
+    while poll.command().is_some() {
+        commands += 1;
+        poll.answer(&answer("gridengine-8.1.9/qstat-xml-none")).unwrap();
+    }
+    assert_eq!(commands, 65);
+    assert_eq!(poll.finish().len(), 500, "all of them are known to have left");
+}
