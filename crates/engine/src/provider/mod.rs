@@ -3,6 +3,8 @@
 //! A provider submits a job that runs one command per node, reports the state of many jobs in one call, and cancels jobs.
 //! It knows nothing of tasks, nodes or the link, and it decides nothing: the core decides when a block is needed.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "no provider submits to a batch scheduler yet"))]
+mod ledger;
 mod local;
 #[cfg_attr(not(test), expect(dead_code, reason = "no provider submits to a batch scheduler yet"))]
 mod scheduler;
