@@ -86,20 +86,25 @@ impl TryFrom<Map<String, Value>> for ProviderOptions {
     }
 }
 
-impl ProviderOptions {
-    pub(crate) fn check(&self) -> Result<(), InvalidOptions> {
-        let blocks = &self.blocks;
+impl BlockOptions {
+    pub(super) fn check(&self) -> Result<(), InvalidOptions> {
         let refuse = |option, must| Err(InvalidOptions::Range { option, must });
-        if blocks.nodes_per_block == 0 {
+        if self.nodes_per_block == 0 {
             return refuse("nodes_per_block", "at least 1");
         }
-        if blocks.max_blocks < blocks.min_blocks {
+        if self.max_blocks < self.min_blocks {
             return refuse("max_blocks", "at least min_blocks");
         }
-        if !(0.0..=1.0).contains(&blocks.parallelism) {
+        if !(0.0..=1.0).contains(&self.parallelism) {
             return refuse("parallelism", "between 0 and 1");
         }
         Ok(())
+    }
+}
+
+impl ProviderOptions {
+    pub(crate) fn check(&self) -> Result<(), InvalidOptions> {
+        self.blocks.check()
     }
 
     /// The class name users know.

@@ -47,14 +47,15 @@ impl Fields {
         }
     }
 
-    /// Text of one line. An empty one counts as absent.
+    /// Text of one line, without the spaces around it. An empty one counts as absent.
     pub(super) fn word(&mut self, option: &'static str) -> Result<Option<String>, InvalidOptions> {
-        let text = self.read(option, "text", as_text)?.filter(|text| !text.is_empty());
+        let text = self.read(option, "text", as_text)?.map(|text| text.trim().to_owned());
+        let text = text.filter(|text| !text.is_empty());
         match text {
             Some(text) if text.chars().any(char::is_control) => {
                 self.refuse(option, format!("must be one line, and is {}", excerpt(&Value::String(text))))
             }
-            Some(text) if text.trim_start().starts_with('-') => {
+            Some(text) if text.starts_with('-') => {
                 self.refuse(option, format!("must not begin with a dash, and is {text:?}"))
             }
             Some(text) if !quotes_are_closed(&text) => {

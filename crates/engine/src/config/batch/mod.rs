@@ -94,6 +94,7 @@ impl BatchOptions {
         {
             blocks.nodes_per_block = per_block.div_ceil(*per_node);
         }
+        blocks.check()?;
         Ok(Self { blocks, scheduler, command_limit: Duration::from_secs(seconds.into()), without_effect })
     }
 

@@ -74,6 +74,8 @@ fn unknown_options_and_wrong_types_are_named() {
         assert!(refused.contains("scheduler_options must be text, and is [\"a\"]"), "{refused}");
         let refused = read(class, json!({"nodes_per_block": "many"})).unwrap_err();
         assert!(refused.starts_with(class), "{refused}");
+        let refused = read(class, json!({"min_blocks": 2})).unwrap_err();
+        assert_eq!(refused, "max_blocks must be at least min_blocks");
     }
     for (option, value, words) in [
         ("partition", json!("debug\n#SBATCH --array=1-9"), "partition must be one line"),
@@ -96,7 +98,7 @@ fn what_templates_and_other_systems_write_is_read() {
     let options = read(
         "SlurmProvider",
         json!({
-            "partition": "gpu",
+            "partition": " gpu\n",
             "account": 1234,
             "qos": null,
             "gres": "",
@@ -112,7 +114,7 @@ fn what_templates_and_other_systems_write_is_read() {
     )
     .unwrap();
     let SchedulerOptions::Slurm(slurm) = &options.scheduler else { panic!() };
-    assert_eq!(slurm.account.as_deref(), Some("1234"));
+    assert_eq!((slurm.partition.as_deref(), slurm.account.as_deref()), (Some("gpu"), Some("1234")));
     assert_eq!((slurm.qos.as_deref(), slurm.gres.as_deref()), (None, None));
     assert_eq!((slurm.mem_per_node, slurm.exclusive), (Some(16), false));
     assert_eq!(slurm.clusters.as_deref(), Some("a,b"));
