@@ -3,6 +3,8 @@
 //! The reaper and the next start read it, also after a crash in the middle of a line. A line that can't be read is told
 //! of, and never ends the reading: the others may stand for jobs that run.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -53,18 +55,20 @@ fn write(line: &Line) -> String {
 
 /// The entries of a file, and how many of its lines could not be read.
 pub(crate) fn read(file: &[u8]) -> (Vec<Record>, usize) {
-    let mut records: Vec<Record> = Vec::new();
+    let mut records = BTreeMap::new();
     let mut unread = 0;
     for line in file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(MOST_LINES) {
         match serde_json::from_slice::<Line>(line) {
             Ok(Line { v: VERSION, block, name, job }) => {
-                records.retain(|record| record.block != block);
-                records.extend(name.map(|name| Record { block, name, job: job.map(JobId) }));
+                match name {
+                    Some(name) => records.insert(block, Record { block, name, job: job.map(JobId) }),
+                    None => records.remove(&block),
+                };
             }
             _ => unread += 1,
         }
     }
-    (records, unread)
+    (records.into_values().collect(), unread)
 }
 
 #[cfg(test)]
