@@ -188,3 +188,39 @@ fn a_poll_has_a_bound_of_commands() {
     assert_eq!(commands, 65);
     assert_eq!(poll.finish().len(), 500, "all of them are known to have left");
 }
+
+#[test]
+fn words_that_nobody_has_seen_before_do_not_end_a_job() {
+    for (class, output) in [
+        ("SlurmProvider", "7|QUANTUM|Because|N/A|NAME\n7_1|FAILED|x|y|z\nx|y\n||||\n"),
+        (
+            "PBSProProvider",
+            "{\"pbs_version\":\"99\",\"Jobs\":{\"7\":{\"job_state\":\"Z\"},\"x\":{},\"y\":3}}",
+        ),
+        ("TorqueProvider", "Job Id: 7.server\n    job_state = Z\nJob Id: \n"),
+        ("LSFProvider", "7|QUANTUM|-|-|-|-|NAME\n"),
+        (
+            "GridEngineProvider",
+            "<job_info><job_list state=\"new\"><JB_job_number>7</JB_job_number><state>Q?</state></job_list></job_info>",
+        ),
+        ("CondorProvider", "[{\"ClusterId\":7,\"ProcId\":0,\"JobStatus\":42}]"),
+    ] {
+        let id = if class == "CondorProvider" { "7.0" } else { "7" };
+        let found = poll(&*scheduler(class, json!({})), &[id], vec![said(0, output, "")]).unwrap();
+        let table = table(&[id], &found).remove(0);
+        assert!(table.contains("unrecognised"), "{class}: {table}");
+    }
+}
+
+#[test]
+fn jobs_that_full_output_leaves_out_are_read_from_columns() {
+    let jobs = ["90", "92", "99999"];
+    let recorded = |name: &str| answer(&format!("torque-over-slurm-24.11.5/{name}"));
+    let answers =
+        vec![recorded("qstat-full"), recorded("qstat-columns-ended"), recorded("qstat-columns-unknown")];
+    let torque = scheduler("TorqueProvider", json!({}));
+    assert_eq!(
+        table(&jobs, &poll(&*torque, &jobs, answers).unwrap()),
+        ["90 ended Completed: ", "92 running", "99999 absent"]
+    );
+}

@@ -186,7 +186,9 @@ fn reading(scheduler: &dyn Scheduler, recording: &Recording, also: &[&str]) -> V
         }
         "squeue" | "condor_q" | "bjobs" | "qstat" => {
             jobs.extend(also.iter().map(|id| (*id).to_owned()));
-            first_answer(scheduler, &jobs, answer)
+            let columns = words[0] == "qstat" && !any("-f") && !any("-xml");
+            let ask = if columns { Ask::StatesAgain } else { Ask::States };
+            first_answer(scheduler, ask, &jobs, answer)
         }
         _ => Vec::new(),
     };
@@ -194,9 +196,9 @@ fn reading(scheduler: &dyn Scheduler, recording: &Recording, also: &[&str]) -> V
 }
 
 /// The first answer of a poll, and what is asked next.
-fn first_answer(scheduler: &dyn Scheduler, jobs: &[String], answer: &Answer) -> Vec<String> {
+fn first_answer(scheduler: &dyn Scheduler, ask: Ask, jobs: &[String], answer: &Answer) -> Vec<String> {
     let jobs: Vec<&str> = jobs.iter().map(String::as_str).collect();
-    let step = scheduler.status(&ids(&jobs));
+    let step = Step { ask, ..scheduler.status(&ids(&jobs)) };
     let mut verdicts = Verdicts::new();
     match scheduler.read_status(&step, answer, &mut verdicts) {
         Err(error) => vec![format!("unanswered: {error}")],
@@ -282,4 +284,5 @@ fn htcondor() {
 fn lsf_and_torque() {
     check("lsf-manual", "LSFProvider", json!({}), &[]);
     check("torque-manual", "TorqueProvider", json!({}), &[]);
+    check("torque-over-slurm-24.11.5", "TorqueProvider", json!({}), &[]);
 }

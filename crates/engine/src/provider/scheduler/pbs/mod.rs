@@ -163,11 +163,15 @@ fn cause_of(status: i64) -> EndCause {
     if status == 0 { EndCause::Completed } else { EndCause::Failed }
 }
 
-/// Whether the server was not reached, so that nothing is known.
-fn is_away(answer: &Answer) -> bool {
+/// Whether the server was not reached, in words, or the command has not ended by itself.
+fn is_unreached(answer: &Answer) -> bool {
     let errors = answer.stderr();
-    let unreached = CONNECTION.iter().any(|words| errors.contains(words));
-    !matches!(&answer.outcome, Outcome::Exited(status) if !AWAY.contains(status)) || unreached
+    !matches!(answer.outcome, Outcome::Exited(_)) || CONNECTION.iter().any(|words| errors.contains(words))
+}
+
+/// The same, or by the exit status that OpenPBS has for it.
+fn is_away(answer: &Answer) -> bool {
+    is_unreached(answer) || matches!(&answer.outcome, Outcome::Exited(status) if AWAY.contains(status))
 }
 
 /// Reads the answer of `qdel`: jobs that it doesn't know, and those that have finished, are no reason to complain.

@@ -1,4 +1,8 @@
 //! Torque: `qsub`, `qstat -f` for all jobs at once, `qdel`.
+//!
+//! Written from Torque's manual: no Torque runs in our tests. Slurm's commands of the same names stand in for it; their
+//! `qstat -f` breaks off at a running job, so that jobs it leaves out are asked for by `qstat` alone, whose columns have
+//! the states and nothing else. Those commands deny a job in silence, and only one that was asked for alone.
 
 use std::path::Path;
 
@@ -8,8 +12,8 @@ use super::pro::qsub;
 use crate::config::batch::TorqueOptions;
 use crate::provider::scheduler::script::{self, NodeSize};
 use crate::provider::scheduler::{
-    self, Answer, Ask, BatchJob, CommandLine, EndCause, Ended, OutputFiles, READ, Scheduler, ScriptFile,
-    Step, Verdicts,
+    self, Answer, Ask, BatchJob, CommandLine, EndCause, Ended, Outcome, OutputFiles, READ, Scheduler,
+    ScriptFile, Step, Verdict, Verdicts,
 };
 use crate::provider::{CancelError, JobId, QueryError, SubmitError};
 
@@ -40,6 +44,8 @@ fn read_end(job: &PbsJob) -> Ended {
         Some(DELETED) => EndCause::Cancelled { by: pbs::terminated_by(comment) },
         Some(status) if LOST_NODE.contains(&status) => EndCause::NodeFailed,
         Some(status) => pbs::cause_of(status),
+        // Columns have neither names nor statuses.
+        None if job.name.is_none() => EndCause::Completed,
         // It was deleted before it ran.
         None => EndCause::Cancelled { by: None },
     };
@@ -78,6 +84,25 @@ fn read_jobs(text: &str) -> Vec<(String, PbsJob)> {
     }
     jobs
 }
+
+/// Reads the columns of `qstat` alone: id, name, user, time, state, queue.
+fn read_columns(text: &str) -> Vec<(String, PbsJob)> {
+    let read = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [id, _, _, _, state, _, ..] = columns.as_slice() else { return None };
+        let job = PbsJob { state: Some((*state).to_owned()), ..PbsJob::default() };
+        id.starts_with(|c: char| c.is_ascii_digit()).then(|| ((*id).to_owned(), job))
+    };
+    text.lines().filter_map(read).collect()
+}
+
+fn qstat(ask: Ask, options: &[&str], jobs: &[JobId]) -> Step {
+    let words = options.iter().copied().chain(jobs.iter().map(|job| job.0.as_str()));
+    Step { ask, command: CommandLine::new("qstat", words, READ), jobs: jobs.to_vec() }
+}
+
+/// The status of `qstat` for a job that it doesn't know.
+const UNKNOWN: i32 = 153;
 
 impl Scheduler for Torque {
     fn name(&self) -> &'static str {
@@ -118,8 +143,7 @@ impl Scheduler for Torque {
     }
 
     fn status(&self, jobs: &[JobId]) -> Step {
-        let words = ["-f"].into_iter().chain(jobs.iter().map(|job| job.0.as_str()));
-        Step { ask: Ask::States, command: CommandLine::new("qstat", words, READ), jobs: jobs.to_vec() }
+        qstat(Ask::States, &["-f"], jobs)
     }
 
     fn read_status(
@@ -128,12 +152,28 @@ impl Scheduler for Torque {
         answer: &Answer,
         verdicts: &mut Verdicts,
     ) -> Result<Vec<Step>, QueryError> {
-        if pbs::is_away(answer) {
+        let unknown = answer.succeeded() || answer.outcome == Outcome::Exited(UNKNOWN);
+        if pbs::is_unreached(answer) || (answer.is_silent() && !unknown) {
             return Err(answer.unanswered("qstat"));
         }
-        let found = read_jobs(&answer.stdout());
+        let output = answer.stdout();
+        let found = if step.ask == Ask::States { read_jobs(&output) } else { read_columns(&output) };
         pbs::record(&step.jobs, &found, &answer.stderr(), read_end, verdicts);
-        if verdicts.is_empty() { Err(answer.unanswered("qstat")) } else { Ok(Vec::new()) }
+        let left: Vec<JobId> = step.jobs.iter().filter(|job| !verdicts.contains_key(*job)).cloned().collect();
+        match left.as_slice() {
+            [] => Ok(Vec::new()),
+            left if step.ask == Ask::States => Ok(vec![qstat(Ask::StatesAgain, &[], left)]),
+            [job] if step.jobs.len() == 1 => {
+                if answer.outcome == Outcome::Exited(UNKNOWN) {
+                    verdicts.insert(job.clone(), Verdict::Absent);
+                }
+                Ok(Vec::new())
+            }
+            left if unknown => {
+                Ok(left.iter().map(|job| qstat(Ask::StatesAgain, &[], std::slice::from_ref(job))).collect())
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn find(&self, name: &str) -> CommandLine {
