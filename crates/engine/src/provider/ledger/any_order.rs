@@ -67,7 +67,7 @@ proptest! {
                     2 => known(ended(EndCause::Failed)),
                     3 => known(ended(EndCause::Cancelled { by: None })),
                     4 => known(BatchState::Unrecognised("x".into())),
-                    _ => Verdict::Absent,
+                    _ => Verdict::Absent(None),
                 })]),
                 Move::Unwant => Event::Unwanted(block(number)),
                 Move::Cancel(true) => Event::Cancelled(Ok(vec![id(&job)])),

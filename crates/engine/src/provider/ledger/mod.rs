@@ -218,13 +218,13 @@ impl Ledger {
                 Some(Verdict::Known(JobReport { name: Some(name), .. }))
                     if restored && *name != entry.name =>
                 {
-                    &Verdict::Absent
+                    &Verdict::Absent(None)
                 }
                 Some(verdict) => verdict,
                 None => continue,
             };
             let step = match verdict {
-                Verdict::Absent => open.deny(now, cancelled),
+                Verdict::Absent(how) => open.deny(how.as_ref(), now, cancelled),
                 Verdict::Known(report) => open.show(&report.state, now, cancelled),
             };
             match step {

@@ -52,9 +52,10 @@ impl Open {
         }
     }
 
-    /// The scheduler does not know the job. Tables lag, so one that it never showed must be denied again, later.
-    pub(super) fn deny(&mut self, now: Duration, cancelled: bool) -> Step {
-        if !self.seen {
+    /// The scheduler does not know the job. Tables lag, so one that it never showed, and of whose end its accounting
+    /// knows nothing, must be denied again, later.
+    pub(super) fn deny(&mut self, how: Option<&Ended>, now: Duration, cancelled: bool) -> Step {
+        if !self.seen && how.is_none() {
             if now >= self.next_denial {
                 self.denials += 1;
                 self.next_denial = now + DENIAL_PAUSE;
@@ -63,8 +64,15 @@ impl Open {
                 return Step::Nothing;
             }
         }
-        // It ended between two polls, or before the first. What waits does not leave by itself.
-        self.ran |= self.ended.is_none() && !cancelled;
+        match (how, &self.ended) {
+            (Some(how), _) => {
+                self.ran |= has_run(how);
+                self.ended = Some((now, how.clone()));
+            }
+            // It ended between two polls, or before the first. What waits does not leave by itself.
+            (None, None) => self.ran |= !cancelled,
+            (None, Some(_)) => {}
+        }
         Step::End { left: true }
     }
 
@@ -79,11 +87,7 @@ impl Open {
             self.state = Some(state.clone());
             return Step::Tell(News::State(state.clone()));
         };
-        self.ran |= match how.cause {
-            EndCause::NeverRan => false,
-            EndCause::Cancelled { .. } => how.exit.is_some(),
-            _ => true,
-        };
+        self.ran |= has_run(how);
         // Nobody brings back what was cancelled on our order.
         let final_at_once = cancelled && matches!(how.cause, EndCause::Cancelled { .. });
         let since = self.ended.as_ref().map(|(since, _)| *since);
@@ -98,5 +102,14 @@ impl Open {
                 Step::Tell(News::NodesLost(how.clone()))
             }
         }
+    }
+}
+
+/// Whether a job that ended so had nodes.
+fn has_run(how: &Ended) -> bool {
+    match how.cause {
+        EndCause::NeverRan => false,
+        EndCause::Cancelled { .. } => how.exit.is_some(),
+        _ => true,
     }
 }

@@ -117,7 +117,7 @@ fn nothing_is_submitted_before_it_is_on_disk() {
             (60, polled(&[("7", known(waiting()))]), "waiting"),
             (120, polled(&[("7", known(waiting()))]), ""),
             (180, polled(&[("7", known(BatchState::Running))]), "running"),
-            (240, polled(&[("7", Verdict::Absent)]), "erase ended:ran"),
+            (240, polled(&[("7", Verdict::Absent(None))]), "erase ended:ran"),
         ],
     );
     assert_eq!((ledger.count(), ledger.next_tick()), (0, None));
@@ -182,9 +182,9 @@ fn a_job_that_is_found_is_a_job() {
             (11, Event::Unwanted(block(1)), ""),
             (20, Event::Tick, "find"),
             (21, found(1, Ok(Some("9"))), "write:9 submitted:9 cancel:9"),
-            (22, polled(&[("9", Verdict::Absent)]), ""),
-            (25, polled(&[("9", Verdict::Absent)]), ""),
-            (33, polled(&[("9", Verdict::Absent)]), "erase ended"),
+            (22, polled(&[("9", Verdict::Absent(None))]), ""),
+            (25, polled(&[("9", Verdict::Absent(None))]), ""),
+            (33, polled(&[("9", Verdict::Absent(None))]), "erase ended"),
         ],
     );
 }
@@ -206,13 +206,28 @@ fn a_state_that_comes_back_is_the_same_block() {
 }
 
 #[test]
+fn accounting_ends_a_block_at_once() {
+    let how = Ended { cause: EndCause::OutOfMemory, exit: None, words: "OUT_OF_MEMORY".into() };
+    let gone = || polled(&[("7", Verdict::Absent(Some(how.clone())))]);
+    let mut unseen = ledger();
+    let mut steps = opened();
+    steps.push((10, gone(), "erase ended:OutOfMemory:ran"));
+    play(&mut unseen, steps);
+    let mut seen = ledger();
+    let mut steps = opened();
+    steps.push((10, polled(&[("7", known(waiting()))]), "waiting"));
+    steps.push((70, gone(), "erase ended:OutOfMemory:ran"));
+    play(&mut seen, steps);
+}
+
+#[test]
 fn an_answer_that_says_nothing_of_a_job_changes_nothing() {
     let mut ledger = ledger();
     let mut steps = opened();
     steps.extend([
         (10, polled(&[]), ""),
-        (11, polled(&[("8", Verdict::Absent)]), ""),
-        (12, polled(&[("7", Verdict::Absent)]), ""),
+        (11, polled(&[("8", Verdict::Absent(None))]), ""),
+        (12, polled(&[("7", Verdict::Absent(None))]), ""),
         (13, polled(&[("7", known(BatchState::Unrecognised("NEW".into())))]), "unrecognised(\"new\")"),
         (14, polled(&[]), ""),
     ]);
@@ -291,7 +306,7 @@ fn a_scheduler_that_keeps_ended_jobs_is_made_to_forget_them() {
         (70, polled(&[("7", known(ended(EndCause::Completed)))]), "ended:Completed:ran cancel:7"),
         (71, polled(&[("7", known(ended(EndCause::Completed)))]), ""),
         (131, polled(&[("7", known(ended(EndCause::Completed)))]), "cancel:7"),
-        (140, polled(&[("7", Verdict::Absent)]), "erase"),
+        (140, polled(&[("7", Verdict::Absent(None))]), "erase"),
     ]);
     play(&mut ledger, steps);
 }
@@ -315,10 +330,10 @@ fn what_an_earlier_run_has_left_is_cancelled_unless_its_id_is_of_another_job_now
             (2, found(3, Ok(Some("9"))), "write:9 submitted:9"),
             (
                 12,
-                polled(&[("7", Verdict::Absent), ("8", named("somebody")), ("9", named("n3"))]),
+                polled(&[("7", Verdict::Absent(None)), ("8", named("somebody")), ("9", named("n3"))]),
                 "erase ended:ran erase ended running cancel:9",
             ),
-            (13, polled(&[("9", Verdict::Absent)]), "erase ended:ran"),
+            (13, polled(&[("9", Verdict::Absent(None))]), "erase ended:ran"),
         ],
     );
 }

@@ -224,7 +224,7 @@ impl Scheduler for Condor {
             })
             .collect();
         for job in &step.jobs {
-            let verdict = reports.remove(job).map_or(Verdict::Absent, Verdict::Known);
+            let verdict = reports.remove(job).map_or(Verdict::Absent(None), Verdict::Known);
             verdicts.insert(job.clone(), verdict);
         }
         Ok(Vec::new())

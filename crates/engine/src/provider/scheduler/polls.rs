@@ -74,7 +74,7 @@ fn accounting_tells_of_jobs_that_the_controller_has_forgotten() {
     let answers = vec![said(0, "", ""), said(0, sacct, "")];
     assert_eq!(
         table(&jobs, &poll(&*slurm(None), &jobs, answers).unwrap()),
-        ["7 ended TimedOut: TIMEOUT", "8 absent", "9 absent"]
+        ["7 absent, ended TimedOut: TIMEOUT", "8 absent", "9 absent"]
     );
 }
 
@@ -167,8 +167,8 @@ fn grid_engine_asks_its_accounting_for_each_job_that_has_left() {
     assert_eq!(
         table(&jobs, &poll(&*engine, &jobs, answers).unwrap()),
         [
-            "3 ended Failed status 3: ",
-            "6 ended TimedOut signal 9: qmaster enforced h_rt, h_cpu, or h_vmem limit",
+            "3 absent, ended Failed status 3: ",
+            "6 absent, ended TimedOut signal 9: qmaster enforced h_rt, h_cpu, or h_vmem limit",
             "11 absent",
         ]
     );

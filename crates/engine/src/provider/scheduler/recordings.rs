@@ -93,7 +93,10 @@ pub(super) fn poll(
 pub(super) fn table(jobs: &[&str], verdicts: &Verdicts) -> Vec<String> {
     let line = |id: &&str| match verdicts.get(&JobId((*id).to_owned())) {
         Some(Verdict::Known(report)) => format!("{id} {}", show(&report.state)),
-        Some(Verdict::Absent) => format!("{id} absent"),
+        Some(Verdict::Absent(None)) => format!("{id} absent"),
+        Some(Verdict::Absent(Some(ended))) => {
+            format!("{id} absent, {}", show(&BatchState::Ended(ended.clone())))
+        }
         None => format!("{id} ?"),
     };
     jobs.iter().map(line).collect()
@@ -214,7 +217,10 @@ fn follow_up(scheduler: &dyn Scheduler, program: &str, jobs: &[String], answer: 
     let jobs: Vec<&str> = jobs.iter().map(String::as_str).collect();
     let failed =
         BatchState::Ended(Ended { cause: EndCause::Failed, exit: None, words: "AS BEFORE".to_owned() });
-    let known = Verdict::Known(JobReport { state: failed, name: None });
+    let known = match program {
+        "qacct" => Verdict::Absent(None),
+        _ => Verdict::Known(JobReport { state: failed, name: None }),
+    };
     let mut verdicts: Verdicts = ids(&jobs).into_iter().map(|job| (job, known.clone())).collect();
     let ask = if program == "scontrol" { Ask::EndingsAgain } else { Ask::Endings };
     let command = scheduler.status(&ids(&jobs)).command;

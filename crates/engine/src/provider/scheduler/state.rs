@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::command::shorten;
 use super::waiting::Wait;
-use crate::provider::JobId;
+use crate::provider::{JobId, JobOutput, JobState};
 
 /// What a scheduler says of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,35 @@ pub(crate) enum BatchState {
     Ended(Ended),
     /// A state that this version doesn't know, in the scheduler's word. The job may run.
     Unrecognised(String),
+}
+
+impl BatchState {
+    /// The state as every provider has it. `output` says where the job's output is.
+    pub(crate) fn job_state(&self, output: JobOutput) -> JobState {
+        match self {
+            Self::Waiting(wait) if wait.reason.is_held() => JobState::Held,
+            Self::Waiting(_) => JobState::Pending,
+            // What is not understood may run.
+            Self::Running | Self::Suspended | Self::Ending | Self::Unrecognised(_) => JobState::Running,
+            Self::Ended(how) => {
+                let exit_code = match how.exit {
+                    Some(Exit::Status(status)) => Some(status),
+                    // As a shell says it.
+                    Some(Exit::Signal(signal)) => Some(128 + signal),
+                    None => None,
+                };
+                let output = JobOutput { message: Some(how.text()), exit_code, ..output };
+                match how.cause {
+                    EndCause::Completed => JobState::Completed(output),
+                    EndCause::TimedOut | EndCause::Preempted => JobState::TimedOut(output),
+                    EndCause::Cancelled { .. } => JobState::Cancelled(how.text()),
+                    EndCause::Failed | EndCause::OutOfMemory | EndCause::NodeFailed | EndCause::NeverRan => {
+                        JobState::Failed(output)
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Why a job has ended.
@@ -105,8 +134,8 @@ impl Ended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Known(JobReport),
-    /// The scheduler has answered that it has no such job.
-    Absent,
+    /// The scheduler has answered that it has no such job; with how it ended, if its accounting tells.
+    Absent(Option<Ended>),
 }
 
 pub(crate) type Verdicts = HashMap<JobId, Verdict>;
@@ -114,6 +143,25 @@ pub(crate) type Verdicts = HashMap<JobId, Verdict>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::scheduler::{Holder, WaitReason};
+
+    #[test]
+    fn every_state_is_one_of_every_providers() {
+        let output = JobOutput { stderr: Some("/s/x.stderr".into()), ..JobOutput::default() };
+        let state = |state: BatchState| state.job_state(output.clone());
+        let wait = |reason| BatchState::Waiting(Wait { reason, words: String::new(), expected: None });
+        assert_eq!(state(wait(WaitReason::Priority)), JobState::Pending);
+        assert_eq!(state(wait(WaitReason::Held(Holder::User))), JobState::Held);
+        assert_eq!(state(BatchState::Unrecognised("X".into())), JobState::Running);
+        let ended = |cause| state(BatchState::Ended(Ended::new(cause, Some(Exit::Signal(9)), "W")));
+        let JobState::Failed(report) = ended(EndCause::OutOfMemory) else { panic!() };
+        assert_eq!((report.exit_code, report.stderr), (Some(137), output.stderr.clone()));
+        assert!(report.message.unwrap().starts_with("W (it took more memory"));
+        assert!(matches!(ended(EndCause::TimedOut), JobState::TimedOut(_)));
+        assert!(matches!(ended(EndCause::Completed), JobState::Completed(_)));
+        let cancelled = EndCause::Cancelled { by: Some("root".into()) };
+        assert!(matches!(ended(cancelled), JobState::Cancelled(by) if by.contains("by root")));
+    }
 
     #[test]
     fn a_sentence_says_how_a_job_has_ended() {

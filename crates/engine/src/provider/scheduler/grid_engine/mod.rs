@@ -10,8 +10,8 @@ use std::path::Path;
 use self::words::Entry;
 use super::script::{self, NodeSize};
 use super::{
-    Answer, Ask, BatchJob, BatchState, CommandLine, JobReport, Outcome, OutputFiles, READ, Scheduler,
-    ScriptFile, Step, UNCHANGED, Verdict, Verdicts,
+    Answer, Ask, BatchJob, CommandLine, JobReport, Outcome, OutputFiles, READ, Scheduler, ScriptFile, Step,
+    UNCHANGED, Verdict, Verdicts,
 };
 use crate::config::batch::GridEngineOptions;
 use crate::provider::{CancelError, JobId, QueryError, SubmitError};
@@ -96,9 +96,10 @@ impl Scheduler for GridEngine {
     ) -> Result<Vec<Step>, QueryError> {
         if step.ask != Ask::States {
             let [job] = step.jobs.as_slice() else { return Ok(Vec::new()) };
-            if let Some((ended, name)) = words::read_accounting(&job.0, &answer.stdout()) {
-                let report = JobReport { state: BatchState::Ended(ended), name: Some(name) };
-                verdicts.insert(job.clone(), Verdict::Known(report));
+            if let Some(how) = words::read_accounting(&job.0, &answer.stdout())
+                && let Some(verdict @ Verdict::Absent(None)) = verdicts.get_mut(job)
+            {
+                *verdict = Verdict::Absent(Some(how));
             }
             return Ok(Vec::new());
         }
@@ -115,7 +116,7 @@ impl Scheduler for GridEngine {
                 None => {
                     let command = CommandLine::new("qacct", ["-j", &job.0], READ);
                     more.push(Step { ask: Ask::Endings, command, jobs: vec![job.clone()] });
-                    Verdict::Absent
+                    Verdict::Absent(None)
                 }
             };
             verdicts.insert(job.clone(), verdict);

@@ -64,9 +64,9 @@ pub(super) fn state(entry: &Entry) -> BatchState {
 const SIGNALLED: i32 = 128;
 const LAST_SIGNAL: i32 = 64;
 
-/// How the job ended, and its name, from what `qacct -j` prints: the last of its records, since a job that was
+/// How the job ended, from what `qacct -j` prints: the last of its records, since a job that was
 /// rescheduled has several. A record of a job that goes on is none.
-pub(super) fn read_accounting(id: &str, text: &str) -> Option<(Ended, String)> {
+pub(super) fn read_accounting(id: &str, text: &str) -> Option<Ended> {
     let record = text.split("=====").filter(|record| record.contains("jobnumber")).last()?;
     let value = |name: &str| {
         let line = record.lines().find(|line| line.split_whitespace().next() == Some(name))?;
@@ -94,5 +94,5 @@ pub(super) fn read_accounting(id: &str, text: &str) -> Option<(Ended, String)> {
         _ => EndCause::Failed,
     };
     let said = failed.split_once(':').map_or("", |(_, words)| words.trim());
-    Some((Ended::new(cause, Some(exit), said), value("jobname")?.to_owned()))
+    Some(Ended::new(cause, Some(exit), said))
 }

@@ -157,7 +157,7 @@ impl Scheduler for Lsf {
         for job in &step.jobs {
             let verdict = match found.remove(job.0.as_str()) {
                 Some(report) => Verdict::Known(report),
-                None if denied.contains(job.0.as_str()) => Verdict::Absent,
+                None if denied.contains(job.0.as_str()) => Verdict::Absent(None),
                 None => continue,
             };
             any = true;

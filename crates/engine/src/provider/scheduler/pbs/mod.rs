@@ -74,7 +74,7 @@ fn record(
             Some((_, described)) => {
                 Verdict::Known(JobReport { state: state(described, ended), name: described.name.clone() })
             }
-            None if denied.contains(number) => Verdict::Absent,
+            None if denied.contains(number) => Verdict::Absent(None),
             None => continue,
         };
         verdicts.insert(job.clone(), verdict);

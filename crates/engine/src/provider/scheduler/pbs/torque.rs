@@ -165,7 +165,7 @@ impl Scheduler for Torque {
             left if step.ask == Ask::States => Ok(vec![qstat(Ask::StatesAgain, &[], left)]),
             [job] if step.jobs.len() == 1 => {
                 if answer.outcome == Outcome::Exited(UNKNOWN) {
-                    verdicts.insert(job.clone(), Verdict::Absent);
+                    verdicts.insert(job.clone(), Verdict::Absent(None));
                 }
                 Ok(Vec::new())
             }

@@ -131,7 +131,7 @@ impl Slurm {
                     state: words::state(row.state, row.reason, row.start),
                     name: Some(row.name.to_owned()),
                 }),
-                None if self.was_asked(job, &list) => Verdict::Absent,
+                None if self.was_asked(job, &list) => Verdict::Absent(None),
                 None => continue,
             };
             if !matches!(&verdict, Verdict::Known(report) if !matches!(report.state, BatchState::Ended(_))) {
@@ -163,12 +163,8 @@ impl Slurm {
             return known.map(ask).collect();
         }
         for line in answer.stdout().lines() {
-            let mut fields = line.splitn(5, '|');
-            let (Some(id), Some(state), Some(exit), Some(cluster), Some(name)) =
-                (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
+            let fields: Vec<&str> = line.splitn(5, '|').collect();
+            let [id, state, exit, cluster, _] = fields[..] else { continue };
             let of_this = |job: &&JobId| number_of(job) == id.trim();
             let there = |job: &&JobId| cluster_of(job) == Some(cluster.trim());
             let anywhere = |job: &&JobId| cluster_of(job).is_none();
@@ -177,13 +173,16 @@ impl Slurm {
             // What accounting believes to run has been lost by the controller, which answers first.
             let BatchState::Ended(mut ended) = words::state(state, "", "") else { continue };
             ended.exit = words::exit(exit, &ended.cause);
-            if let Some(Verdict::Known(JobReport { state: BatchState::Ended(known), .. })) = verdicts.get(job)
-                && known.cause == ended.cause
-            {
-                ended.words.clone_from(&known.words);
+            match verdicts.get_mut(job) {
+                Some(Verdict::Known(JobReport { state: BatchState::Ended(known), .. })) => {
+                    if known.cause == ended.cause {
+                        ended.words.clone_from(&known.words);
+                    }
+                    *known = ended;
+                }
+                Some(Verdict::Absent(how)) => *how = Some(ended),
+                _ => {}
             }
-            let name = Some(name.to_owned());
-            verdicts.insert(job.clone(), Verdict::Known(JobReport { state: BatchState::Ended(ended), name }));
         }
         Vec::new()
     }
