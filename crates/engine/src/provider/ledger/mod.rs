@@ -16,6 +16,7 @@
 
 mod event;
 mod open;
+pub(crate) mod pace;
 pub(crate) mod record;
 pub(crate) mod runaway;
 
