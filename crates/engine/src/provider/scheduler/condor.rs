@@ -148,7 +148,7 @@ fn read_state(job: &Map<String, Value>) -> BatchState {
             let reason = match number(job, "HoldReasonCode") {
                 Some(1 | 15) => WaitReason::Held(Holder::User),
                 Some(3 | 26) => WaitReason::Held(Holder::Administrator),
-                Some(6 | 7 | 8 | 12 | 13 | 14 | 34) => WaitReason::StartFailed,
+                Some(6 | 7 | 8 | 12 | 13 | 14) => WaitReason::StartFailed,
                 _ => WaitReason::Held(Holder::Unknown),
             };
             BatchState::Waiting(Wait::new(reason, text(job, "HoldReason"), None))

@@ -5,6 +5,8 @@ use serde_json::json;
 use super::Scheduler;
 use super::poll::Poll;
 use super::recordings::{answer, ids, poll, said, scheduler, table};
+use super::{Answer, Verdict};
+use crate::provider::JobId;
 
 fn slurm(clusters: Option<&str>) -> Box<dyn Scheduler> {
     scheduler("SlurmProvider", json!({ "clusters": clusters }))
@@ -223,4 +225,45 @@ fn jobs_that_full_output_leaves_out_are_read_from_columns() {
         table(&jobs, &poll(&*torque, &jobs, answers).unwrap()),
         ["90 ended Completed: ", "92 running", "99999 absent"]
     );
+}
+
+#[test]
+fn a_list_of_grid_engine_that_breaks_off_says_nothing() {
+    let engine = scheduler("GridEngineProvider", json!({}));
+    let whole = answer("gridengine-8.1.9/qstat-xml-many");
+    let half = said(0, &String::from_utf8_lossy(&whole.stdout[..whole.stdout.len() / 2]), "");
+    assert!(poll(&*engine, &["1", "10"], vec![half]).is_err());
+    assert!(poll(&*engine, &["1"], vec![said(0, "job-ID prior name\n", "")]).is_err());
+}
+
+/// What a limit has cut off is not missing: wherever that was, it ends no job that the whole answer shows.
+#[test]
+fn what_was_cut_off_ends_no_job() {
+    for (class, recording, jobs) in [
+        ("SlurmProvider", "slurm-24.11.5/squeue-many", ["18", "22", "29", "21"]),
+        (
+            "PBSProProvider",
+            "openpbs-23.06.06/qstat-x-f-json-many.qstat-v23.06.06",
+            ["95.pbs", "4.pbs", "17.pbs", "101.pbs"],
+        ),
+        (
+            "TorqueProvider",
+            "torque-manual/qstat-states",
+            ["12.server", "15.server", "18.server", "19.server"],
+        ),
+        ("LSFProvider", "lsf-manual/bjobs-states", ["101", "107", "110", "115"]),
+        ("GridEngineProvider", "gridengine-8.1.9/qstat-xml-many", ["1", "9", "13", "16"]),
+        ("CondorProvider", "htcondor-23.9.6/condor_q-many", ["3.0", "5.0", "7.0", "10.0"]),
+    ] {
+        let scheduler = scheduler(class, json!({}));
+        let whole = answer(recording);
+        let found = poll(&*scheduler, &jobs, vec![whole.clone()]).unwrap();
+        assert!(jobs.iter().all(|id| matches!(found[&JobId((*id).into())], Verdict::Known(_))), "{class}");
+        for end in (0..whole.stdout.len()).step_by(whole.stdout.len() / 97 + 1) {
+            let cut = Answer { stdout: whole.stdout[..end].to_vec(), complete: false, ..whole.clone() };
+            let verdicts = poll(&*scheduler, &jobs, vec![cut]).unwrap_or_default();
+            let absent = verdicts.values().any(|verdict| matches!(verdict, Verdict::Absent(_)));
+            assert!(!absent, "{class}, cut at {end}");
+        }
+    }
 }

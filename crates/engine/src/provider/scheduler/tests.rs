@@ -105,12 +105,25 @@ fn the_shell_reads_directives_before_anything_else_and_runs_worker_init_first() 
         let script = &files[0].text;
         let at = |words: &str| script.find(words).unwrap_or_else(|| panic!("{words}: {script}"));
         assert!(at("module load python") < at("export JOBNAME=NAME") && at("export JOBNAME") < at("COMMAND"));
-        let first_command = script.lines().find(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let commands = script.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let first_command = commands.clone().find(|line| !line.starts_with("trap "));
+        assert_eq!(commands.count() > 3, scheduler.name() == "Grid Engine", "only Grid Engine's has a trap");
         assert_eq!(first_command, Some("module load python"), "{}", scheduler.name());
         let output = scheduler.output(Path::new("/a b/scripts"), "NAME");
         assert!(output.stderr.to_string_lossy().ends_with(".stderr") && output.stdout != output.stderr);
         let path = output.stderr.to_string_lossy().into_owned();
         assert!(files.iter().any(|file| file.text.contains(&path)), "{}", scheduler.name());
+    }
+}
+
+#[test]
+fn variables_reach_htcondors_jobs_as_they_are() {
+    let condor =
+        scheduler("CondorProvider", json!({"environment": {"A": "it's \"x\" $HOME"}, "project": "mine"}));
+    let description = condor.files(&job("/s")).remove(1).text;
+    // HTCondor doubles quotation marks of both kinds. A word without them would be an attribute's name.
+    for line in ["\"A='it''s \"\"x\"\" $HOME' JOBNAME='NAME'\"\n", "+projectname            = \"mine\"\n"] {
+        assert!(description.contains(line), "{description}");
     }
 }
 

@@ -31,6 +31,9 @@ const LATER: [&str; 5] = [
 /// The request had reached the master when its answer was lost.
 const LOST: [&str; 2] = ["failed receiving gdi request", "got read error"];
 
+/// Grid Engine runs a job again that ends with status 99, and holds one that ends with 100.
+const NO_RESCHEDULE: &str = "trap 'STATUS=$?; case $STATUS in 99|100) exit 1;; esac' EXIT";
+
 impl GridEngine {
     pub(crate) fn new(options: GridEngineOptions) -> Self {
         Self { options }
@@ -54,7 +57,7 @@ impl Scheduler for GridEngine {
     fn files(&self, job: &BatchJob) -> Vec<ScriptFile> {
         let output = self.output(&job.scripts, &job.name);
         let text = format!(
-            "#!/bin/bash\n#$ -S /bin/bash\n#$ -N {}\n#$ -o {}\n#$ -e {}\n#$ -cwd\n#$ -l h_rt={}\n{}\n{}",
+            "#!/bin/bash\n#$ -S /bin/bash\n#$ -N {}\n#$ -o {}\n#$ -e {}\n#$ -cwd\n#$ -l h_rt={}\n{}\n{NO_RESCHEDULE}\n{}",
             job.name,
             script::word(&output.stdout.to_string_lossy()),
             script::word(&output.stderr.to_string_lossy()),
