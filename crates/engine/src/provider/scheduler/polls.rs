@@ -81,19 +81,47 @@ fn accounting_tells_of_jobs_that_the_controller_has_forgotten() {
 }
 
 #[test]
-fn a_job_of_a_federation_has_ended_when_no_sibling_of_it_lives() {
-    let federated = slurm(Some("a,b"));
-    let list = |rows: &str| said(0, rows, "");
+fn what_runs_on_another_cluster_of_a_federation_has_not_ended() {
+    let jobs = ["67108933"];
+    let recorded = |name: &str| answer(&format!("slurm-22.05.8-federation/{name}"));
+    for (siblings, read) in [
+        ("squeue-siblings", "67108933 running"),
+        ("squeue-siblings-cancelled", "67108933 ended Cancelled { by: None }: CANCELLED"),
+        // The cluster of the sibling is down, and nothing says so.
+        ("squeue-siblings-away", "67108933 ?"),
+        ("squeue-siblings-unknown", "67108933 ?"),
+    ] {
+        let answers = vec![recorded("squeue-revoked"), recorded(siblings)];
+        assert_eq!(table(&jobs, &poll(&*slurm(None), &jobs, answers).unwrap()), [read], "{siblings}");
+    }
+    let several = slurm(Some("other,test"));
+    let jobs = ["67108933;test"];
+    let found = poll(&*several, &jobs, vec![recorded("squeue-both-clusters")]).unwrap();
+    assert_eq!(table(&jobs, &found), ["67108933;test running"]);
+}
+
+#[test]
+fn a_job_is_found_where_it_lives() {
+    let list = "CLUSTER: other\n134217734|RUNNING|None|N/A|NAME\n\nCLUSTER: test\n4294967294|REVOKED|None|N/A|NAME\n";
+    let again = "CLUSTER: other\n8|CANCELLED|None|N/A|NAME\n9|PENDING|None|N/A|NAME\n\nCLUSTER: test\n";
+    let several = slurm(Some("other,test"));
+    for (list, id) in [(list, "134217734;other"), (again, "9;other")] {
+        assert_eq!(several.read_find("NAME", &said(0, list, "")), Ok(Some(JobId(id.into()))));
+    }
+    let revoked = said(0, "67108933|REVOKED|None|N/A|NAME\n4294967294|REVOKED|None|N/A|NAME\n", "");
+    assert_eq!(slurm(None).read_find("NAME", &revoked), Ok(Some(JobId("67108933".into()))));
+    let part = said(0, "CLUSTER: test\n", "");
+    assert!(several.read_find("NAME", &part).is_err(), "the other cluster was not asked");
+}
+
+#[test]
+fn the_same_number_on_another_cluster_is_another_job() {
+    let several = slurm(Some("a,b"));
     let jobs = ["7;a"];
-    let sibling = "CLUSTER: a\n7|REVOKED|None|N/A|NAME\n\nCLUSTER: b\n7|RUNNING|None|N/A|NAME\n";
-    assert_eq!(table(&jobs, &poll(&*federated, &jobs, vec![list(sibling)]).unwrap()), ["7;a running"]);
+    let list = "CLUSTER: a\n\nCLUSTER: b\n7|RUNNING|None|N/A|OTHER\n";
+    assert_eq!(table(&jobs, &poll(&*several, &jobs, vec![said(0, list, "")]).unwrap()), ["7;a absent"]);
     let stranger = "CLUSTER: a\n7|REVOKED|None|N/A|NAME\n\nCLUSTER: b\n7|RUNNING|None|N/A|OTHER\n";
-    assert_eq!(
-        table(&jobs, &poll(&*federated, &jobs, vec![list(stranger)]).unwrap()),
-        ["7;a ended NeverRan: REVOKED"]
-    );
-    let other_job = "CLUSTER: a\n\nCLUSTER: b\n7|RUNNING|None|N/A|OTHER\n";
-    assert_eq!(table(&jobs, &poll(&*federated, &jobs, vec![list(other_job)]).unwrap()), ["7;a absent"]);
+    assert_eq!(table(&jobs, &poll(&*several, &jobs, vec![said(0, stranger, "")]).unwrap()), ["7;a ?"]);
 }
 
 #[test]

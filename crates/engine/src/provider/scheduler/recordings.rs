@@ -190,7 +190,7 @@ fn reading(scheduler: &dyn Scheduler, recording: &Recording, also: &[&str]) -> V
         "squeue" | "condor_q" | "bjobs" | "qstat" => {
             jobs.extend(also.iter().map(|id| (*id).to_owned()));
             let columns = words[0] == "qstat" && !any("-f") && !any("-xml");
-            let ask = if columns { Ask::StatesAgain } else { Ask::States };
+            let ask = if columns || any("--sibling") { Ask::StatesAgain } else { Ask::States };
             first_answer(scheduler, ask, &jobs, answer)
         }
         _ => Vec::new(),
@@ -265,6 +265,7 @@ fn check(directory_name: &str, class: &str, options: serde_json::Value, also: &[
 fn slurm() {
     check("slurm-22.05.8", "SlurmProvider", json!({}), &[]);
     check("slurm-24.11.5", "SlurmProvider", json!({}), &[]);
+    check("slurm-22.05.8-federation", "SlurmProvider", json!({}), &[]);
     let also = ["1;test", "4;other", "65;test", "65;other", "2;other", "56;test"];
     check("slurm-22.05.8-clusters", "SlurmProvider", json!({"clusters": "other,test"}), &also);
 }

@@ -3,7 +3,8 @@
 //! The job id of a cluster that was named is `id;cluster`, as `sbatch --parsable` writes it: the same number on another
 //! cluster is another job, which must never be cancelled for ours. `squeue` names the clusters that it has reached, if it
 //! prints headers, and passes over the others in silence, with success: a job is absent only where its cluster is named.
-//! In a federation one job has the same number on its clusters: it has ended only when no sibling of it lives.
+//! In a federation one job has the same number on its clusters. Where another has started it, it is `REVOKED`, which is
+//! never the end of it: a sibling on a cluster that can't be reached is left out in silence, too.
 
 mod list;
 mod words;
@@ -11,7 +12,7 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use self::list::{List, Row};
+use self::list::{List, REVOKED, Row};
 
 use super::script::{self, NodeSize};
 use super::{
@@ -123,15 +124,21 @@ impl Slurm {
         }
         let text = answer.stdout();
         let list = list::read(&text);
-        let mut ended = Vec::new();
+        let (mut ended, mut revoked) = (Vec::new(), Vec::new());
         for job in &step.jobs {
             let rows = list.rows.get(number_of(job)).map_or(&[][..], Vec::as_slice);
-            let verdict = match list::choose(cluster_of(job), rows) {
+            // All siblings are one job, so that any of them tells its state.
+            let of = cluster_of(job).filter(|_| step.ask == Ask::States);
+            let verdict = match list::choose(of, rows) {
+                Some(row) if row.state == REVOKED => {
+                    revoked.push(job.clone());
+                    continue;
+                }
                 Some(row) => Verdict::Known(JobReport {
                     state: words::state(row.state, row.reason, row.start),
                     name: Some(row.name.to_owned()),
                 }),
-                None if self.was_asked(job, &list) => Verdict::Absent(None),
+                None if step.ask == Ask::States && self.was_asked(job, &list) => Verdict::Absent(None),
                 None => continue,
             };
             if !matches!(&verdict, Verdict::Known(report) if !matches!(report.state, BatchState::Ended(_))) {
@@ -139,7 +146,9 @@ impl Slurm {
             }
             verdicts.insert(job.clone(), verdict);
         }
-        Ok(if ended.is_empty() { Vec::new() } else { vec![self.sacct(ended)] })
+        let siblings = (step.ask == Ask::States && !revoked.is_empty()).then(|| siblings(revoked));
+        let endings = (!ended.is_empty()).then(|| self.sacct(ended));
+        Ok(siblings.into_iter().chain(endings).collect())
     }
 
     /// Whether the clusters that could have this job are among those that the list is of.
@@ -200,6 +209,17 @@ impl Slurm {
             ended.exit = value(" ExitCode=").and_then(|text| words::exit(text, &ended.cause));
         }
     }
+}
+
+/// What a federated job is called on a cluster that only helped to start it.
+const NO_NUMBER: &str = "4294967294";
+
+/// Asks for the siblings of jobs on all clusters of the federation.
+fn siblings(jobs: Vec<JobId>) -> Step {
+    let words = ["--sibling", "--noheader", "--states=all", SQUEUE_FORMAT].map(str::to_owned);
+    let which = format!("--jobs={}", numbers(&jobs));
+    let command = CommandLine::new("squeue", words.into_iter().chain([which]), READ);
+    Step { ask: Ask::StatesAgain, command, jobs }
 }
 
 fn number_of(job: &JobId) -> &str {
@@ -322,14 +342,19 @@ impl Scheduler for Slurm {
         }
         let text = answer.stdout();
         let list = list::read(&text);
-        let rows: Vec<_> = list.rows.values().flatten().filter(|row| row.name == name).collect();
-        let lives =
-            |row: &&&Row<'_>| !matches!(words::state(row.state, row.reason, row.start), BatchState::Ended(_));
+        let ours = |row: &&Row<'_>| row.name == name && row.id != NO_NUMBER;
+        let mut rows: Vec<_> = list.rows.values().flatten().filter(ours).collect();
+        // One that lives, before one that another cluster has started, before one that has ended.
+        rows.sort_by_key(|row| match words::state(row.state, row.reason, row.start) {
+            BatchState::Ended(_) => 2,
+            _ if row.state == REVOKED => 1,
+            _ => 0,
+        });
         let id = |row: &&Row<'_>| match row.cluster {
             Some(cluster) => JobId(format!("{};{cluster}", row.id)),
             None => JobId(row.id.to_owned()),
         };
-        match rows.iter().find(lives).or_else(|| rows.last()) {
+        match rows.first() {
             Some(row) => Ok(Some(id(row))),
             None if self.was_asked(&JobId(String::new()), &list) => Ok(None),
             None => Err(QueryError("squeue could not reach every cluster".to_owned())),

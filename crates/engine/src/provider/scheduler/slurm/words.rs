@@ -30,7 +30,8 @@ pub(super) fn state(words: &str, reason: &str, start: &str) -> BatchState {
         "TIMEOUT" | "DEADLINE" => ended(EndCause::TimedOut),
         "NODE_FAIL" | "BOOT_FAIL" | "LAUNCH_FAILED" | "RECONFIG_FAIL" => ended(EndCause::NodeFailed),
         "PREEMPTED" => ended(EndCause::Preempted),
-        "REVOKED" => ended(EndCause::NeverRan),
+        // It may run on another cluster of the federation.
+        "REVOKED" => BatchState::Unrecognised(word.to_owned()),
         "CANCELLED" => {
             let by = words.strip_prefix("CANCELLED by ").map(|id| format!("the user with id {id}"));
             ended(EndCause::Cancelled { by })
