@@ -101,6 +101,18 @@ fn what_runs_on_another_cluster_of_a_federation_has_not_ended() {
 }
 
 #[test]
+fn one_cluster_that_denies_a_job_does_not_speak_for_one_that_is_away() {
+    let several = slurm(Some("a,b"));
+    let list = "CLUSTER: a\n\nCLUSTER: b\n";
+    let denial = "slurm_load_jobs error: Invalid job id specified\n";
+    let away = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n";
+    let jobs = ["7;a"];
+    assert!(poll(&*several, &jobs, vec![said(1, list, &format!("{away}{denial}"))]).is_err());
+    let found = poll(&*several, &jobs, vec![said(1, list, &format!("{denial}{denial}"))]).unwrap();
+    assert_eq!(table(&jobs, &found), ["7;a absent"]);
+}
+
+#[test]
 fn a_job_is_found_where_it_lives() {
     let list = "CLUSTER: other\n134217734|RUNNING|None|N/A|NAME\n\nCLUSTER: test\n4294967294|REVOKED|None|N/A|NAME\n";
     let again = "CLUSTER: other\n8|CANCELLED|None|N/A|NAME\n9|PENDING|None|N/A|NAME\n\nCLUSTER: test\n";

@@ -117,8 +117,12 @@ impl Slurm {
         answer: &Answer,
         verdicts: &mut Verdicts,
     ) -> Result<Vec<Step>, QueryError> {
-        // It complains so of one job, not of several.
-        let none = answer.outcome == Outcome::Exited(1) && answer.says(&["Invalid job id specified"]);
+        // It complains so of one job, not of several; of each cluster, so that another complaint may stand beside it.
+        let errors = answer.stderr();
+        let mut complaints = errors.lines().filter(|line| !line.trim().is_empty()).peekable();
+        let none = answer.outcome == Outcome::Exited(1)
+            && complaints.peek().is_some()
+            && complaints.all(|line| line.contains("Invalid job id specified"));
         if !answer.complete || !(answer.succeeded() || none) {
             return Err(answer.unanswered("squeue"));
         }
