@@ -48,6 +48,11 @@ pub(crate) fn erasure(block: Uuid) -> String {
     write(&Line { v: VERSION, block, name: None, job: None })
 }
 
+/// The shortest file with these entries.
+pub(crate) fn file(records: &[Record]) -> String {
+    records.iter().map(Record::line).collect()
+}
+
 fn write(line: &Line) -> String {
     // A struct of texts and numbers always has a form in JSON.
     serde_json::to_string(line).map(|text| text + "\n").unwrap_or_default()
@@ -93,6 +98,8 @@ mod tests {
         ];
         let file = lines.concat();
         assert_eq!(read(file.as_bytes()), (vec![record(1, Some("7;c1")), record(3, None)], 0));
+        let (records, _) = read(file.as_bytes());
+        assert_eq!(read(super::file(&records).as_bytes()), (records, 0), "the same in fewer lines");
         let torn = &file.as_bytes()[..file.len() - 9];
         assert_eq!(read(torn), (vec![record(1, Some("7;c1"))], 1));
         let later = format!("{{\"v\":2,\"block\":\"{}\"}}\n{file}", Uuid::nil());
