@@ -219,7 +219,7 @@ fn questions_are_asked_by_id_and_by_name() {
             format!("bjobs|-noheader|-o|{fields}|7|8"),
             "bjobs|-noheader|-a|-J|NAME|-o|jobid".into(),
         ),
-        ("GridEngineProvider", "qstat|-xml".into(), "qstat|-xml".into()),
+        ("GridEngineProvider", "qstat|-xml|-s|prs|-u|$user".into(), "qstat|-xml|-s|prs|-u|$user".into()),
         (
             "CondorProvider",
             format!("condor_q|7|8|{attributes}"),

@@ -31,6 +31,10 @@ const LATER: [&str; 5] = [
 /// The request had reached the master when its answer was lost.
 const LOST: [&str; 2] = ["failed receiving gdi request", "got read error"];
 
+/// All jobs of this user that wait, run or are suspended. It is said in full: a file `.sge_qstat` of the user's may say
+/// otherwise, and what it hides would seem to have ended.
+const QSTAT: [&str; 5] = ["-xml", "-s", "prs", "-u", "$user"];
+
 /// Grid Engine runs a job again that ends with status 99, and holds one that ends with 100.
 const NO_RESCHEDULE: &str = "trap 'STATUS=$?; case $STATUS in 99|100) exit 1;; esac' EXIT";
 
@@ -88,7 +92,7 @@ impl Scheduler for GridEngine {
     }
 
     fn status(&self, jobs: &[JobId]) -> Step {
-        Step { ask: Ask::States, command: CommandLine::new("qstat", ["-xml"], READ), jobs: jobs.to_vec() }
+        Step { ask: Ask::States, command: CommandLine::new("qstat", QSTAT, READ), jobs: jobs.to_vec() }
     }
 
     fn read_status(
@@ -128,7 +132,7 @@ impl Scheduler for GridEngine {
     }
 
     fn find(&self, _: &str) -> CommandLine {
-        CommandLine::new("qstat", ["-xml"], READ)
+        CommandLine::new("qstat", QSTAT, READ)
     }
 
     fn read_find(&self, name: &str, answer: &Answer) -> Result<Option<JobId>, QueryError> {
