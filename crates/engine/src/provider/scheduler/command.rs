@@ -3,6 +3,7 @@
 //! Nothing here runs a command. An answer keeps the bytes as they came: what they mean depends on the scheduler.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,25 @@ pub(crate) struct Environment {
 pub(super) const READ: Environment = Environment { set: &[("LC_ALL", "C"), ("LANGUAGE", "C")], remove: &[] };
 
 pub(super) const UNCHANGED: Environment = Environment { set: &[], remove: &[] };
+
+impl Environment {
+    /// The environment of the command, made of the endpoint's.
+    pub(crate) fn apply<'a>(
+        self,
+        inherited: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
+    ) -> Vec<(&'a OsStr, &'a OsStr)> {
+        let goes = |name: &OsStr| {
+            let bytes = name.as_encoded_bytes();
+            let set = self.set.iter().any(|(set, _)| name == *set);
+            set || self.remove.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(beginning) => bytes.starts_with(beginning.as_bytes()),
+                None => name == *pattern,
+            })
+        };
+        let set = self.set.iter().map(|(name, value)| (OsStr::new(*name), OsStr::new(*value)));
+        inherited.into_iter().filter(|(name, _)| !goes(name)).chain(set).collect()
+    }
+}
 
 impl CommandLine {
     pub(super) fn new<A: Into<String>>(
@@ -136,6 +156,26 @@ pub(super) fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_environment_loses_what_would_change_an_answer() {
+        let environment = Environment { set: &[("LC_ALL", "C")], remove: &["SQUEUE_*", "SBATCH_WAIT"] };
+        let inherited = [
+            ("PATH", "/bin"),
+            ("LC_ALL", "de_DE.UTF-8"),
+            ("SQUEUE_PARTITION", "gpu"),
+            ("SQUEUE", "x"),
+            ("SBATCH_WAIT", "1"),
+            ("SBATCH_WAIT_ALL_NODES", "1"),
+        ];
+        let inherited = inherited.map(|(name, value)| (OsStr::new(name), OsStr::new(value)));
+        let applied: Vec<_> = environment
+            .apply(inherited)
+            .into_iter()
+            .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+            .collect();
+        assert_eq!(applied, ["PATH=/bin", "SQUEUE=x", "SBATCH_WAIT_ALL_NODES=1", "LC_ALL=C"]);
+    }
 
     #[test]
     fn words_are_of_bounded_length_and_have_no_control_characters() {
