@@ -343,4 +343,6 @@ fn pause(tries: u32) -> Duration {
 #[cfg(test)]
 mod any_order;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
