@@ -40,7 +40,7 @@ def parts(peers=True):
         "upstream": f"bench/upstream {programs}",
         "sdk": "bench/sdk --binaries {binaries}",
         "start": "bench/start --binaries {binaries}",
-        "manager": "bench/manager --binaries {binaries} --python {python}",
+        "manager": "bench/manager --binaries {binaries} --python {python} --without-upstream",
         "postgres": "bench/postgres --binaries {binaries} --python {python}",
     }
 
