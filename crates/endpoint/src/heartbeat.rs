@@ -51,8 +51,8 @@ impl Heartbeat {
         Self { endpoint, run, state }
     }
 
-    /// Encodes one heartbeat. `end`: why the run ends; with it, this is the last. `leftovers_reported`: the service has all results of earlier runs, so that it may count their other
-    /// tasks as lost.
+    /// Encodes one heartbeat. `end`: why the run ends; with it, this is the last. `leftovers_reported`: the service has all
+    /// results of earlier runs, so that it may count their other tasks as lost.
     pub(crate) fn encode(
         &self,
         engine: &engine::Report,

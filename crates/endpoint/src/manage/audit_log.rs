@@ -137,6 +137,8 @@ impl AuditLog {
             lines: self.lines.clone(),
             troubles: self.outbox.clone(),
         };
+        // Those that have ended hold their memory until then.
+        while self.readers.try_join_next().is_some() {}
         let (end, ended) = oneshot::channel();
         self.ends.insert(child, end);
         self.readers.spawn(reader.run(self.stop.subscribe(), ended));

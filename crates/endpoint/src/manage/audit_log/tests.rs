@@ -248,3 +248,20 @@ async fn what_is_in_a_pipe_at_a_stop_is_recorded_although_its_user_is_held_back(
         assert_eq!(recorded(&path), packets, "{name}");
     }
 }
+
+#[tokio::test]
+async fn readers_that_have_ended_take_no_memory() {
+    let scratch = tempfile::tempdir().unwrap();
+    let id: EndpointId = ID.parse().unwrap();
+    let mut log = AuditLog::open(&scratch.path().join("audit.log"), id).unwrap();
+    for number in 0..50 {
+        let (ours, theirs) = pipe().unwrap();
+        log.record(Serial(number), ours, Writer { uid: 1001, pid: 77, user_endpoint: id }).unwrap();
+        drop(theirs);
+        log.ended(Serial(number));
+        // The reader sees that the pipe is closed.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(log.readers.len() < 10, "{} readers are kept", log.readers.len());
+    log.finish(Session::Ends).await;
+}
